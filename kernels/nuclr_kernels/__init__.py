@@ -1,0 +1,13 @@
+"""The three operations that cost a NuCLR training step its time, on packed ragged batches.
+
+Every operation takes populations of different sizes packed one after the other along the unit axis; nothing
+is padded.
+Letters in shapes: B populations, U units (sum over populations), L patches, H heads, Dh head width, D
+    embedding width.
+"""
+
+from nuclr_kernels.contrastive import contrastive_loss
+from nuclr_kernels.population_attention import population_attention
+from nuclr_kernels.temporal_attention import temporal_attention
+
+__all__ = ["contrastive_loss", "population_attention", "temporal_attention"]
