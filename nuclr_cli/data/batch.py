@@ -1,0 +1,200 @@
+"""Packed batches: populations one after the other along the unit axis, cut under a cap on tokens.
+
+A token is one patch of one unit in one view. Memory and time grow with tokens, not with windows: a window may
+hold twenty units or a thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nuclr_cli.api import Modality
+from nuclr_cli.data.recording import Recording
+from nuclr_cli.data.tokens import TokenSpec
+from nuclr_cli.data.views import View, ViewPair, make_view
+from nuclr_cli.data.windows import deal_windows, evaluation_windows, observed
+
+_CHUNK_S = 60.0
+"""Spikes are counted in stretches of this length, so that a whole session is never in memory."""
+
+
+@dataclass(frozen=True)
+class PackedViews:
+    """One view of each of B populations; U units in all.
+
+    Attributes:
+        modality: Of all of them.
+        inputs: (U, patches, samples per patch) float32.
+        ids: (U,) int64: unit row within its own population; unique within a population only.
+        units_per_population: (B,) int64, sums to U.
+    """
+
+    modality: Modality
+    inputs: torch.Tensor
+    ids: torch.Tensor
+    units_per_population: torch.Tensor
+
+    @property
+    def n_tokens(self) -> int:
+        """Units times patches."""
+        return int(self.inputs.shape[0]) * int(self.inputs.shape[1])
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PackedViews:
+        """The same views on `device`."""
+        return PackedViews(
+            self.modality,
+            self.inputs.to(device, non_blocking=non_blocking),
+            self.ids.to(device, non_blocking=non_blocking),
+            self.units_per_population.to(device, non_blocking=non_blocking),
+        )
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """One micro-batch: B pairs of views of one modality.
+
+    Attributes:
+        view1, view2: The two views of each pair; population b of one belongs to population b of the other.
+        n_pairs: Matched units over all populations.
+        n_tokens: Tokens of both views.
+    """
+
+    view1: PackedViews
+    view2: PackedViews
+    n_pairs: int
+    n_tokens: int
+
+    @property
+    def modality(self) -> Modality:
+        """Of all pairs."""
+        return self.view1.modality
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PairBatch:
+        """The same pairs on `device`."""
+        return PairBatch(
+            self.view1.to(device, non_blocking=non_blocking),
+            self.view2.to(device, non_blocking=non_blocking),
+            self.n_pairs,
+            self.n_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationBatch:
+    """Windows of one session, to embed.
+
+    Attributes:
+        views: One population a window; ``views.ids`` are the rows of the units active in it.
+        starts_s: Start of each window, seconds.
+    """
+
+    views: PackedViews
+    starts_s: tuple[float, ...]
+
+
+def pack_views(views: Sequence[View], modality: Modality) -> PackedViews:
+    """Pack one view of each population; at least one view."""
+    return PackedViews(
+        modality,
+        torch.from_numpy(np.concatenate([view.inputs for view in views])),
+        torch.from_numpy(np.concatenate([view.rows for view in views])),
+        torch.tensor([len(view.rows) for view in views], dtype=torch.int64),
+    )
+
+
+def pack(pairs: Sequence[ViewPair]) -> PairBatch:
+    """Pack pairs of one modality, in the order given; at least one pair."""
+    modality = pairs[0].window.modality
+    view1 = pack_views([pair.view1 for pair in pairs], modality)
+    view2 = pack_views([pair.view2 for pair in pairs], modality)
+    return PairBatch(view1, view2, sum(pair.n_matched for pair in pairs), view1.n_tokens + view2.n_tokens)
+
+
+def cut(pairs: Sequence[ViewPair], max_tokens: int) -> list[PairBatch]:
+    """Pack pairs into few micro-batches under `max_tokens` (first fit, largest first); deterministic.
+
+    A micro-batch holds one modality. A pair larger than the cap makes a micro-batch of its own. Within a
+    micro-batch pairs keep their order.
+    """
+    return [pack([pairs[place] for place in group]) for group in plan_cut(pairs, max_tokens)]
+
+
+def plan_cut(pairs: Sequence[ViewPair], max_tokens: int) -> list[list[int]]:
+    """Which pairs `cut` packs together: ascending places in `pairs`, one list a micro-batch."""
+    groups: list[list[int]] = []
+    room: list[int] = []
+    modality: list[Modality] = []
+    sizes = [_pair_tokens(pair) for pair in pairs]
+    for place in sorted(range(len(pairs)), key=lambda place: (-sizes[place], place)):
+        wanted = pairs[place].window.modality
+        for group, left in enumerate(room):
+            if modality[group] == wanted and sizes[place] <= left:
+                groups[group].append(place)
+                room[group] -= sizes[place]
+                break
+        else:
+            groups.append([place])
+            room.append(max_tokens - sizes[place])
+            modality.append(wanted)
+    return sorted(sorted(group) for group in groups)
+
+
+def evaluation_batches(
+    session: Recording,
+    tokens: TokenSpec,
+    max_tokens: int,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    limit_s: float | None = None,
+) -> Iterator[EvaluationBatch]:
+    """The evaluation windows of a session, packed up to `max_tokens` tokens at a time.
+
+    Which windows exist depends on neither `max_tokens` nor `world`; each window comes once over all ranks.
+    Windows without an active unit are left out. A single window larger than the cap is a batch of its own.
+    """
+    starts = evaluation_windows(session, tokens, limit_s=limit_s)
+    waiting: list[View] = []
+    waiting_s: list[float] = []
+    size = 0
+    for number in deal_windows(len(starts), rank, world):
+        view = make_view(session, starts[number], tokens)
+        n_tokens = len(view.rows) * view.inputs.shape[1]
+        if n_tokens == 0:
+            continue
+        if waiting and size + n_tokens > max_tokens:
+            yield EvaluationBatch(pack_views(waiting, session.modality), tuple(waiting_s))
+            waiting, waiting_s, size = [], [], 0
+        waiting.append(view)
+        waiting_s.append(starts[number])
+        size += n_tokens
+    if waiting:
+        yield EvaluationBatch(pack_views(waiting, session.modality), tuple(waiting_s))
+
+
+def covered_events(
+    session: Recording, tokens: TokenSpec, *, limit_s: float | None = None
+) -> NDArray[np.int64]:
+    """(N,) int64: spikes (calcium: frames) of each unit inside the evaluation windows, each counted once."""
+    counts = np.zeros(session.n_units, dtype=np.int64)
+    window_s = tokens.of(session.modality).window_s
+    for start, end in observed(session.intervals, window_s, limit_s).tolist():
+        if session.modality == "calcium":
+            calcium = session.calcium
+            edges = [np.searchsorted(calcium.timestamps, edge - calcium.time_offset) for edge in (start, end)]
+            counts += edges[1] - edges[0]
+            continue
+        cuts = [*np.arange(start, end, _CHUNK_S).tolist(), end]
+        for low, high in pairwise(cuts):
+            counts += np.bincount(session.spikes_between(low, high)[1], minlength=session.n_units)
+    return counts
+
+
+def _pair_tokens(pair: ViewPair) -> int:
+    return sum(view.inputs.shape[0] * view.inputs.shape[1] for view in (pair.view1, pair.view2))

@@ -1,0 +1,121 @@
+"""From a file's headers to its arrays: views of one mapping of the file where its layout allows."""
+
+from __future__ import annotations
+
+import math
+import threading
+import weakref
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nuclr_cli.api import CalciumTraces
+from nuclr_cli.data.reading import Contents, Extent, file_stamp, read_whole
+from nuclr_cli.errors import InputError
+
+#: Sessions whose files stay mapped at once. Each mapping costs a file descriptor, and 1024 is a common limit.
+MAX_MAPPED = 256
+
+
+class SpikeTrain(NamedTuple):
+    """Spikes of a population.
+
+    Attributes:
+        times: (S,) float64 seconds, ascending.
+        unit_index: (S,) integer, row of the units table.
+    """
+
+    times: NDArray[np.float64]
+    unit_index: NDArray[np.integer[Any]]
+
+
+def map_spikes(path: Path, contents: Contents) -> SpikeTrain:
+    """All spikes of a spikes file.
+
+    Raises:
+        InputError: The file is cut off, or not the one whose headers were read.
+    """
+    arrays = _map(path, contents)
+    return SpikeTrain(arrays["times"].astype(np.float64, copy=False), arrays["unit_index"])
+
+
+def map_calcium(path: Path, contents: Contents) -> CalciumTraces:
+    """Traces and frame times of a calcium file.
+
+    Raises:
+        InputError: The file is cut off, or not the one whose headers were read.
+    """
+    arrays = _map(path, contents)
+    values = arrays["values"].astype(np.float32, copy=False)
+    rate = contents.sampling_rate_hz
+    if "times" in arrays:
+        times = arrays["times"].astype(np.float64, copy=False)
+    else:
+        times = contents.regular_start_s + np.arange(len(values)) / rate
+    if np.isnan(rate) and len(times) > 1:
+        rate = 1.0 / float(np.median(np.diff(times)))
+    offsets = contents.columns.get("time_offset")
+    if offsets is None or offsets.dtype.kind not in "iuf" or offsets.ndim != 1:
+        offsets = np.zeros(len(contents.columns["id"]))
+    return CalciumTraces(values, times, rate, offsets.astype(np.float64))
+
+
+def _map(path: Path, contents: Contents) -> dict[str, NDArray[Any]]:
+    try:
+        unchanged = file_stamp(path) == contents.stamp
+    except FileNotFoundError:
+        unchanged = False
+    if not unchanged:
+        raise InputError(f"{path} was replaced or removed while in use.", "Run the command again.")
+    for extent in contents.arrays.values():
+        if extent.offset is not None and _end(extent) > contents.stamp[0]:
+            raise InputError(
+                f"{path} is cut off: {extent.name!r} ends at byte {_end(extent)}, "
+                f"the file at {contents.stamp[0]}.",
+                "Copy it again, or make it anew with `nuclr preprocess SOURCE --overwrite`.",
+            )
+    whole: NDArray[np.uint8] | None = None
+    arrays: dict[str, NDArray[Any]] = {}
+    for role, extent in contents.arrays.items():
+        if extent.offset is None:
+            arrays[role] = read_whole(path, extent.name)
+        else:
+            if whole is None:
+                whole = np.memmap(path, np.uint8, "r").view(np.ndarray)
+            arrays[role] = whole[extent.offset : _end(extent)].view(extent.dtype).reshape(extent.shape)
+    return arrays
+
+
+def _end(extent: Extent) -> int:
+    return (extent.offset or 0) + extent.dtype.itemsize * math.prod(extent.shape)
+
+
+class Unmappable(Protocol):
+    """Something that holds a mapping and can let go of it."""
+
+    def unmap(self) -> None: ...
+
+
+class RecentlyUsed:
+    """Keeps at most `limit` holders mapped; the one not used for longest lets go first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._holders: OrderedDict[int, weakref.ref[Unmappable]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def used(self, holder: Unmappable) -> None:
+        with self._lock:
+            self._holders[id(holder)] = weakref.ref(holder)
+            self._holders.move_to_end(id(holder))
+            while len(self._holders) > self._limit:
+                oldest = self._holders.popitem(last=False)[1]()
+                if oldest is not None:
+                    oldest.unmap()
+
+    def forget(self, holder: Unmappable) -> None:
+        with self._lock:
+            self._holders.pop(id(holder), None)
