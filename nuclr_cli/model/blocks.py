@@ -1,0 +1,127 @@
+"""Layers of the trunk. Every layer normalises its input and returns a branch for its block to add.
+
+Letters in shapes: U units (all populations, packed), L patches, D width, H heads, Dh head width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nuclr_cli.model.config import ModelConfig
+from nuclr_kernels import population_attention, temporal_attention
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What every block of one forward pass has to know about the packed batch.
+
+    Attributes:
+        cu_seqlens: (B+1,) int32, offsets of the populations along the unit axis.
+        cos: (L, Dh/2) cosines of the rotary phases.
+        sin: (L, Dh/2) sines.
+    """
+
+    cu_seqlens: Tensor
+    cos: Tensor
+    sin: Tensor
+
+
+class FeedForward(nn.Module):
+    """Gated GELU feed-forward layer (arXiv 2002.05202): one projection holds values and gates."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden = config.ffn_mult * config.dim
+        self.norm = nn.LayerNorm(config.dim)
+        self.up = nn.Linear(config.dim, 2 * hidden)
+        self.down = nn.Linear(hidden, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(U, L, D) to (U, L, D)."""
+        value, gate = self.up(self.norm(x)).chunk(2, dim=-1)
+        out: Tensor = self.down(self.dropout(F.gelu(gate) * value))
+        return out
+
+
+class Attention(nn.Module, ABC):
+    """What both attentions share: normalise, one projection to query, key and value, and one back."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        inner = config.heads * config.head_dim
+        self.heads = (3, config.heads, config.head_dim)
+        self.norm = nn.LayerNorm(config.dim)
+        self.qkv = nn.Linear(config.dim, 3 * inner)
+        self.out = nn.Linear(inner, config.dim)
+
+    @abstractmethod
+    def attend(self, qkv: Tensor, layout: Layout) -> Tensor:
+        """(U, L, 3, H, Dh) to (U, L, H, Dh)."""
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """(U, L, D) to (U, L, D)."""
+        qkv = self.qkv(self.norm(x)).unflatten(-1, self.heads)
+        out: Tensor = self.out(self.attend(qkv, layout).flatten(-2))
+        return out
+
+
+class TemporalAttention(Attention):
+    """Attention among the patches of one unit, with rotary positions."""
+
+    def attend(self, qkv: Tensor, layout: Layout) -> Tensor:
+        return temporal_attention(qkv, layout.cos, layout.sin)
+
+
+class PopulationAttention(Attention):
+    """Attention among the units of a population at one patch, without positions."""
+
+    def attend(self, qkv: Tensor, layout: Layout) -> Tensor:
+        return population_attention(qkv, layout.cu_seqlens)
+
+
+class AttentionPair(nn.Module):
+    """An attention and a feed-forward layer, each on a residual branch with dropout."""
+
+    def __init__(self, attention: Attention, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = attention
+        self.feed_forward = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """(U, L, D) to (U, L, D)."""
+        x = x + self.dropout(self.attention(x, layout))
+        x = x + self.dropout(self.feed_forward(x))
+        return x
+
+
+class TemporalBlock(nn.Module):
+    """Sees one unit at a time."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.temporal = AttentionPair(TemporalAttention(config), config)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """(U, L, D) to (U, L, D)."""
+        out: Tensor = self.temporal(x, layout)
+        return out
+
+
+class SpatiotemporalBlock(nn.Module):
+    """Looks across the population first, then along time."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.population = AttentionPair(PopulationAttention(config), config)
+        self.temporal = AttentionPair(TemporalAttention(config), config)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """(U, L, D) to (U, L, D)."""
+        out: Tensor = self.temporal(self.population(x, layout), layout)
+        return out

@@ -1,0 +1,175 @@
+"""Take weights under the names of the official NuCLR implementation (nerdslab/nuclr)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nuclr_cli.errors import InputError
+from nuclr_cli.model.config import LossConfig, ModelConfig, TokenKind
+from nuclr_cli.model.encoder import Encoder
+from nuclr_cli.model.losses import DecoupledContrastiveLoss
+
+State = Mapping[str, NDArray[Any] | Tensor]
+
+# Official position of each layer in its block. In a spatiotemporal block the population pair stands second,
+# yet runs first.
+_OFFICIAL = {
+    "temporal.attention": "0",
+    "temporal.feed_forward": "1",
+    "population.attention": "2",
+    "population.feed_forward": "3",
+    "temporal_blocks": "t_blocks",
+    "spatiotemporal_blocks": "st_blocks",
+    "qkv": "to_qkv",
+    "out": "to_out",
+    "up": "in_proj",
+    "down": "out_proj",
+    "norm": "norm",
+}
+_OUR_LAYER = re.compile(r"(\w+_blocks)\.(\d+)\.(\w+\.\w+)\.(\w+)\.(weight|bias)")
+_FIX = "Pass that part of the official checkpoint alone, its names without the prefix 'encoder.' or 'loss.'."
+
+
+def encoder_from_reference(
+    state: State, tokens: Literal["counts", "calcium", "events"] = "counts", *, heads: int, head_dim: int
+) -> Encoder:
+    """Make the encoder that holds the official implementation's weights.
+
+    Widths and numbers of layers are read off the weights; the rotary frequencies are taken as they stand.
+
+    Args:
+        state: Official names, without the prefix ``encoder.``, to arrays or tensors.
+        tokens: Token kind the weights were trained on. ``events`` is not supported.
+        heads: Attention heads.
+        head_dim: Width of a head.
+
+    Returns:
+        The encoder in eval mode on the CPU, float64 if the state holds float64, else float32.
+
+    Raises:
+        InputError: Names are missing or unknown, shapes do not fit each other, or the token kind is not
+            supported.
+    """
+    if tokens not in get_args(TokenKind):
+        supported = " or ".join(repr(kind) for kind in get_args(TokenKind))
+        raise InputError(
+            f"Official weights for {tokens!r} tokens cannot be taken.", f"Supported: {supported}."
+        )
+    kind: TokenKind = "counts" if tokens == "counts" else "calcium"
+    tensors = _tensors(state)
+    encoder = Encoder(_config_of(tensors, kind, heads, head_dim))
+    _load(encoder, tensors, _official_name)
+    return encoder.eval()
+
+
+def loss_from_reference(state: State, tau: float = 0.2) -> DecoupledContrastiveLoss:
+    """Make the loss that holds the official implementation's projector.
+
+    Args:
+        state: Official names, without the prefix ``loss.``, to arrays or tensors.
+        tau: Temperature of similarities between the views.
+
+    Returns:
+        The loss in eval mode on the CPU, float64 if the state holds float64, else float32.
+
+    Raises:
+        InputError: Names are missing or unknown, or shapes do not fit each other.
+    """
+    tensors = _tensors(state)
+    loss = DecoupledContrastiveLoss(_shape(tensors, "projector.1.weight", 2)[1], LossConfig(tau=tau))
+    _load(loss, tensors, str)
+    return loss.eval()
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    return {
+        name: value.detach() if isinstance(value, Tensor) else torch.tensor(value)
+        for name, value in state.items()
+    }
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str, n_axes: int) -> tuple[int, ...]:
+    if name not in tensors:
+        raise InputError(f"The weights lack {name}; found {_some(sorted(tensors))}.", _FIX)
+    shape = tuple(tensors[name].shape)
+    if len(shape) != n_axes or 0 in shape:
+        raise InputError(f"{name} has shape {shape}; it must have {n_axes} axes, none empty.", _FIX)
+    return shape
+
+
+def _config_of(tensors: Mapping[str, Tensor], kind: TokenKind, heads: int, head_dim: int) -> ModelConfig:
+    """Read the sizes off the weights; what does not fit them is found when they are loaded."""
+    dim, samples = _shape(tensors, "read_in.weight", 2)
+    _shape(tensors, "rotary_emb.omega", 1)
+    turning = [omega for omega in tensors["rotary_emb.omega"].tolist() if omega > 0]
+    # Periods run from 1 patch to 8 windows, so the slowest pair tells the window's length.
+    patches = (
+        round(2 * math.pi / min(turning) / 8) if len(turning) > 1 else getattr(ModelConfig, f"{kind}_patches")
+    )
+    up = next((name for name in sorted(tensors) if name.endswith(".in_proj.weight")), None)
+    sizes: dict[str, Any] = {f"{kind}_samples": samples, f"{kind}_patches": patches}
+    return ModelConfig(
+        dim=dim,
+        heads=heads,
+        head_dim=head_dim,
+        temporal_layers=_n_blocks(tensors, "t_blocks"),
+        spatiotemporal_layers=_n_blocks(tensors, "st_blocks"),
+        ffn_mult=1 if up is None else max(1, _shape(tensors, up, 2)[0] // (2 * dim)),
+        rotary_fraction=min(1.0, 2 * len(turning) / head_dim) if head_dim else 0.0,
+        tokens=(kind,),
+        **sizes,
+    )
+
+
+def _n_blocks(tensors: Mapping[str, Tensor], blocks: str) -> int:
+    indices = {match[1] for match in (re.match(rf"{blocks}\.(\d+)\.", name) for name in tensors) if match}
+    return len(indices)
+
+
+def _official_name(ours: str) -> str:
+    """Translate a name of our encoder's state dict."""
+    if match := _OUR_LAYER.fullmatch(ours):
+        blocks, index, place, layer, parameter = match.groups()
+        return ".".join((_OFFICIAL[blocks], index, _OFFICIAL[place], _OFFICIAL[layer], parameter))
+    prefix, _, parameter = ours.rpartition(".")
+    return f"rotary_emb.{parameter}" if prefix.startswith("rotary.") else f"read_in.{parameter}"
+
+
+def _load(module: nn.Module, tensors: Mapping[str, Tensor], official_name: Callable[[str], str]) -> None:
+    """Copy `tensors` into `module`, all of them and nothing else.
+
+    Raises:
+        InputError: Names are missing, unknown, or of another shape; the message lists them.
+    """
+    ours = {official_name(name): name for name in module.state_dict()}
+    expected = {official: tuple(module.state_dict()[name].shape) for official, name in ours.items()}
+    problems = []
+    if missing := sorted(expected.keys() - tensors.keys()):
+        problems.append(f"missing: {_some(missing)}")
+    if unexpected := sorted(tensors.keys() - expected.keys()):
+        problems.append(f"unexpected: {_some(unexpected)}")
+    misshapen = [
+        f"{name} {tuple(tensors[name].shape)}, not {shape}"
+        for name, shape in expected.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    if misshapen:
+        problems.append(f"of another shape: {_some(misshapen)}")
+    if problems:
+        raise InputError(f"The weights do not fit: {'; '.join(problems)}.", _FIX)
+    double = any(value.dtype == torch.float64 for value in tensors.values())
+    module.to(torch.float64 if double else torch.float32)
+    module.load_state_dict({ours[official]: value for official, value in tensors.items()})
+
+
+def _some(names: list[str]) -> str:
+    """List the first few of `names`."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more
