@@ -1,0 +1,161 @@
+"""Results side by side: a line a method, intervals, paired differences, and a plain sentence on who wins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nuclr_cli.evaluation.bootstrap import (
+    Interval,
+    ResamplingPlan,
+    bootstrap_scores,
+    draw_weights,
+    interval,
+    intervals,
+)
+from nuclr_cli.evaluation.metrics import Scores, confusion, scores
+
+NUCLR = "nuclr"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score (or a difference of scores) and the percentile interval of its bootstrap."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One method on the tested units.
+
+    Attributes:
+        name: Short name; ``nuclr`` is the embedding under test.
+        title: For people.
+        macro_f1, balanced_accuracy, accuracy: Pooled over folds.
+        nuclr_minus: NuCLR's macro F1 minus this method's, resampled together; None for NuCLR itself.
+        note: What the interval of this method means when it is not the bootstrap of the others.
+    """
+
+    name: str
+    title: str
+    macro_f1: Score
+    balanced_accuracy: Score
+    accuracy: Score
+    nuclr_minus: Score | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class MethodPredictions:
+    """(n,) predicted class codes of the tested rows."""
+
+    name: str
+    title: str
+    predicted: NDArray[np.int64]
+
+
+def compare(
+    truth: NDArray[np.int64],
+    n_classes: int,
+    nuclr: MethodPredictions,
+    others: Sequence[MethodPredictions],
+    chance: Scores,
+    plan: ResamplingPlan,
+    *,
+    n_resamples: int,
+    seed: int,
+) -> tuple[MethodResult, ...]:
+    """Score every method on the same units with the same resamples.
+
+    Args:
+        truth: (n,) class codes of the tested rows.
+        n_classes: K.
+        nuclr: The embedding's predictions.
+        others: The baselines'.
+        chance: Simulated scores of chance, from `chance_scores`.
+        plan: What is resampled.
+        n_resamples: Bootstrap resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        NuCLR, the others as given, chance.
+    """
+    weights = draw_weights(plan, n_resamples, seed)
+    resampled = bootstrap_scores(plan, weights, truth, nuclr.predicted, n_classes)
+    reference = scores(confusion(truth, nuclr.predicted, n_classes))
+    results = [_result(nuclr.name, nuclr.title, reference, resampled)]
+    for method in others:
+        own = scores(confusion(truth, method.predicted, n_classes))
+        again = bootstrap_scores(plan, weights, truth, method.predicted, n_classes)
+        low_high = interval(resampled.macro_f1 - again.macro_f1)
+        difference = Score(float(reference.macro_f1 - own.macro_f1), low_high.low, low_high.high)
+        results.append(_result(method.name, method.title, own, again, difference))
+    expected = Scores(*(np.array(getattr(chance, name).mean()) for name in chance.__dataclass_fields__))
+    low_high = interval(resampled.macro_f1 - float(expected.macro_f1))
+    results.append(
+        _result(
+            "chance",
+            "chance",
+            expected,
+            chance,
+            Score(float(reference.macro_f1 - expected.macro_f1), low_high.low, low_high.high),
+            note="mean and spread of simulated guesses, drawn with the training class frequencies",
+        )
+    )
+    return tuple(results)
+
+
+def _result(
+    name: str,
+    title: str,
+    point: Scores,
+    spread: Scores,
+    difference: Score | None = None,
+    note: str = "",
+) -> MethodResult:
+    bounds = intervals(spread)
+    return MethodResult(
+        name=name,
+        title=title,
+        macro_f1=_score(point.macro_f1, bounds["macro_f1"]),
+        balanced_accuracy=_score(point.balanced_accuracy, bounds["balanced_accuracy"]),
+        accuracy=_score(point.accuracy, bounds["accuracy"]),
+        nuclr_minus=difference,
+        note=note,
+    )
+
+
+def _score(value: NDArray[np.float64], bounds: Interval) -> Score:
+    return Score(float(value), bounds.low, bounds.high)
+
+
+def verdict(methods: Sequence[MethodResult], missing: Sequence[str] = ()) -> str:
+    """Who has the highest macro F1, by how much, and whether the interval of the difference excludes 0.
+
+    Args:
+        methods: NuCLR first.
+        missing: Names of baselines that could not be computed.
+    """
+    nuclr, others = methods[0], methods[1:]
+    rival = max(others, key=lambda method: method.macro_f1.value)
+    gap = rival.nuclr_minus
+    if gap is None:
+        raise ValueError("a baseline without its difference to NuCLR")
+    mine, theirs = f"{nuclr.macro_f1.value:.3f}", f"{rival.macro_f1.value:.3f}"
+    if gap.value > 0:
+        text = f"NuCLR has the highest macro F1, {mine}; the next best is {rival.title}, {theirs}."
+    elif gap.value < 0:
+        text = f"NuCLR does not win: {rival.title} has the highest macro F1, {theirs}; NuCLR has {mine}."
+    else:
+        text = f"NuCLR and {rival.title} have the same macro F1, {mine}."
+    text += f" NuCLR minus it: {gap.value:+.3f} (95% interval {gap.low:+.3f} to {gap.high:+.3f})"
+    text += "; the interval includes 0, so the difference may be luck." if gap.low <= 0 <= gap.high else "."
+    if missing:
+        text += f" Not compared with: {', '.join(missing)}."
+    return text
