@@ -1,0 +1,102 @@
+"""phy and Kilosort folders: integer sample times, one cluster per spike, labels in ``cluster_*.tsv``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nuclr_cli.api import ReaderError
+from nuclr_spikeinterface import safe
+from nuclr_spikeinterface.cluster_tables import cluster_table_files, read_cluster_tables
+from nuclr_spikeinterface.sorting import Block, RawSorting, require_integers, sampling_rate
+
+
+def read_phy(folder: Path) -> RawSorting:
+    """Every cluster that has spikes becomes a unit; label tables are joined on the left, so none is lost.
+
+    Raises:
+        ReaderError: A file is missing or damaged, or the lengths differ.
+    """
+    times_path, params_path = folder / "spike_times.npy", folder / "params.py"
+    notes = []
+    clusters_path = clusters_file(folder)
+    if clusters_path.name == "spike_templates.npy":
+        notes.append(
+            "There is no spike_clusters.npy, so units are the templates in spike_templates.npy (uncurated)."
+        )
+    times = _one_per_spike(safe.open_npy(times_path), "spike times", times_path)
+    clusters = _one_per_spike(safe.open_npy(clusters_path), "cluster ids", clusters_path)
+    if len(times) != len(clusters):
+        raise ReaderError(
+            f"{times_path} has {len(times)} spikes but {clusters_path.name} has {len(clusters)}.",
+            "The folder mixes files of two runs; export it again.",
+        )
+    ids = _distinct(clusters)
+    unit_ids = np.array([str(number) for number in ids.tolist()], dtype=np.str_)
+    tables = read_cluster_tables(folder, ids)
+    if tables.without_spikes:
+        notes.append(
+            f"{len(tables.without_spikes)} clusters of the label tables have no spikes and are no units: "
+            f"{', '.join(map(str, tables.without_spikes[:10]))}."
+        )
+    notes += tables.notes
+
+    def blocks() -> Iterator[Block]:
+        for begin in range(0, len(times), safe.BLOCK):
+            part = slice(begin, begin + safe.BLOCK)
+            yield Block(0, times[part], np.searchsorted(ids, clusters[part]))
+
+    return RawSorting(
+        place=times_path,
+        unit_ids=unit_ids,
+        n_segments=1,
+        fs_hz=sampling_rate(safe.read_params(params_path).get("sample_rate")),
+        fs_place=params_path,
+        blocks=blocks,
+        properties=tables.columns,
+        notes=tuple(notes),
+        warnings=tables.warnings,
+        quality_columns=("group", "KSLabel"),
+        dropped_ids=tuple(map(str, tables.without_spikes)),
+    )
+
+
+def clusters_file(folder: Path) -> Path:
+    """The curated clusters when there are any, else the templates they began as."""
+    curated = folder / "spike_clusters.npy"
+    original = folder / "spike_templates.npy"
+    return original if original.is_file() and not curated.is_file() else curated
+
+
+def phy_files(folder: Path) -> list[Path]:
+    """Every file that `read_phy` reads."""
+    return [
+        folder / "params.py",
+        folder / "spike_times.npy",
+        clusters_file(folder),
+        *cluster_table_files(folder),
+    ]
+
+
+def _one_per_spike(array: NDArray[Any], what: str, place: Path) -> NDArray[Any]:
+    """Flatten (S, 1), which MATLAB and SpikeInterface write, and refuse other shapes."""
+    require_integers(array, what, place)
+    if array.ndim == 2 and array.shape[1] == 1:
+        return array[:, 0]
+    if array.ndim != 1:
+        raise ReaderError(
+            f"{place} has shape {array.shape}, expected one value per spike.", "Export it again."
+        )
+    return array
+
+
+def _distinct(clusters: NDArray[Any]) -> NDArray[np.int64]:
+    """Sorted distinct cluster numbers, found block by block."""
+    found: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+    for begin in range(0, len(clusters), safe.BLOCK):
+        found = np.union1d(found, np.unique(clusters[begin : begin + safe.BLOCK]).astype(np.int64))
+    return found
