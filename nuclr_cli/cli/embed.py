@@ -1,0 +1,80 @@
+"""`nuclr embed`: parse, call, print."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nuclr_cli.cli.console import Console
+from nuclr_cli.cli.options import command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the subcommand."""
+    command(app, "embed")(embed)
+
+
+def embed(
+    console: Console,
+    data: Annotated[
+        Path | None, typer.Argument(metavar="[DATA]", help="Sessions. Default: those the run was trained on.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder or name. Default: the newest.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("nuclr-runs"),
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="Default: RUN/embeddings.parquet."),
+    ] = None,
+    checkpoint: Annotated[
+        int | None, typer.Option(metavar="STEP", help="Checkpoint to use. Default: the last.")
+    ] = None,
+    limit: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Use only the first seconds of each session.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="0 is the CPU. Default: a GPU if there is one.")] = None,
+) -> None:
+    """Turn every unit into one vector with a trained encoder: one row a unit, also for animals never seen."""
+    from nuclr_cli.workflows.embed import EmbedConfig
+    from nuclr_cli.workflows.embed import embed as work
+
+    record = work(
+        EmbedConfig(data, run, runs, out, checkpoint, gpus, limit),
+        console,
+    )
+
+    def show() -> None:
+        console.table(
+            "",
+            ("subject", "session", "units", "never active", "windows", "in training"),
+            [
+                (
+                    s.subject,
+                    s.session if s.population == "0" else f"{s.session}/{s.population}",
+                    str(s.n_units),
+                    str(s.n_unseen),
+                    str(s.n_windows),
+                    "yes" if s.seen_in_training else "no",
+                )
+                for s in record.sessions
+            ],
+            right=(2, 3, 4),
+        )
+        if record.unseen:
+            shown = ", ".join(record.unseen[:5]) + (" ..." if len(record.unseen) > 5 else "")
+            console.print(
+                f"{record.n_unseen} units were active in no window; their embedding is null: {shown}"
+            )
+        console.print(
+            f"{record.n_units} units x {record.dim} numbers -> {record.out}  "
+            f"(run {record.run}, step {record.checkpoint}, {record.seconds:.0f} s)"
+        )
+
+    console.result(record, show)
+    given = {"--embeddings": out, "--run": run, "--runs": None if runs == Path("nuclr-runs") else runs}
+    places = "".join(f" {option} {shlex.quote(str(path))}" for option, path in given.items() if path)
+    if record.labels:
+        label = "cell_type" if "cell_type" in record.labels else record.labels[0]
+        console.next_step(f"nuclr probe --label {shlex.quote(label)}{places}")

@@ -1,0 +1,83 @@
+"""`nuclr info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nuclr_cli.cli.console import Console
+from nuclr_cli.cli.options import command
+from nuclr_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from nuclr_cli.workflows.info import InfoRecord, SessionSummary
+
+_MOST_VALUES = 8
+
+
+def register(app: typer.Typer) -> None:
+    """Add the subcommand."""
+
+    @command(app, "info")
+    def info(
+        console: Console,
+        data: Annotated[
+            Path, typer.Argument(metavar="[DATA]", help="Folder of population files, or one file.")
+        ] = Path("nuclr-data"),
+        verify: Annotated[
+            bool, typer.Option("--verify", help="Compare every dataset with its checksum.")
+        ] = False,
+    ) -> None:
+        """List the sessions of a data folder: units, minutes, labels with counts, warnings."""
+        from nuclr_cli.workflows.info import InfoConfig
+        from nuclr_cli.workflows.info import info as run
+
+        record = run(InfoConfig(data, verify), console)
+        console.result(record, lambda: _render(console, record))
+        damaged = record.damaged
+        if damaged:
+            listed = "".join(f"\n  {s.file}: {', '.join(s.damaged or ())}" for s in damaged)
+            raise InputError(
+                f"{len(damaged)} of {len(record.sessions)} files do not match their checksums:{listed}",
+                "Copy them again, or make them anew with nuclr preprocess SOURCE --overwrite",
+            )
+        if verify:
+            console.done(f"{len(record.sessions)} files match their checksums")
+
+
+def labels_text(session: SessionSummary) -> str:
+    """``cell_type: PV 1, exc 5 (2 blank)``, one line per label column."""
+    lines = []
+    for name, counts in session.labels.items():
+        filled = sorted(
+            ((n, value) for value, n in counts.items() if value), key=lambda item: (-item[0], item[1])
+        )
+        text = ", ".join(f"{value} {n}" for n, value in filled[:_MOST_VALUES])
+        if len(filled) > _MOST_VALUES:
+            text += f", {len(filled) - _MOST_VALUES} more"
+        blank = counts.get("", 0)
+        lines.append(f"{name}: {text or 'none'}" + (f" ({blank} blank)" if blank else ""))
+    return "\n".join(lines)
+
+
+def _render(console: Console, record: InfoRecord) -> None:
+    rows = [
+        [
+            session.subject + (" (assumed)" if session.subject_assumed else ""),
+            session.session + (f" / {session.population}" if session.population != "0" else ""),
+            session.modality,
+            str(session.n_units),
+            f"{session.minutes:.1f}",
+            labels_text(session),
+            "\n".join(session.warnings),
+        ]
+        for session in record.sessions
+    ]
+    columns = ["subject", "session", "modality", "units", "minutes", "labels", "warnings"]
+    console.table("", columns, rows, right=(3, 4))
+    console.print(
+        f"{record.n_subjects} subjects, {len(record.sessions)} sessions, {record.n_units} units, "
+        f"{record.minutes:.1f} minutes"
+    )

@@ -1,0 +1,87 @@
+"""`nuclr pretrain`: parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nuclr_cli.cli.console import Console
+from nuclr_cli.cli.options import ConfigFile, Seed, Settings, command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the subcommand."""
+    command(app, "pretrain")(pretrain)
+
+
+def pretrain(
+    console: Console,
+    data: Annotated[Path, typer.Argument(metavar="[DATA]", help="Folder of sessions.")] = Path("nuclr-data"),
+    preset: Annotated[
+        str | None, typer.Option(help="ephys, calcium or tiny. Default: by modality on a GPU, tiny on a CPU.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: preset and time.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("nuclr-runs"),
+    hold_out_subjects: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B|FILE", help="Subjects that pretraining must not see, for zero-shot probes."
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps; same as --set train.steps=N.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="0 is the CPU. Default: a GPU if there is one.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the named (or newest unfinished) run, else start it.")
+    ] = False,
+    init_from: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Start from the weights of another run.")
+    ] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    seed: Seed = None,
+) -> None:
+    """Train the encoder on sessions, without labels. Stops cleanly on Ctrl-C or SIGTERM; --resume goes on."""
+    from nuclr_cli.workflows.config import parse_settings, read_toml
+    from nuclr_cli.workflows.pretrain import PretrainConfig
+    from nuclr_cli.workflows.pretrain import pretrain as work
+    from nuclr_cli.workflows.pretrain_sessions import read_subject_list
+
+    changes = {**(read_toml(config) if config else {}), **parse_settings(settings or [])}
+    if steps is not None:
+        changes["train.steps"] = str(steps)
+    record = work(
+        PretrainConfig(
+            data=data,
+            runs=runs,
+            name=name,
+            preset=preset,
+            changes=changes,
+            seed=seed,
+            hold_out_subjects=read_subject_list(hold_out_subjects) if hold_out_subjects is not None else (),
+            gpus=gpus,
+            resume=resume,
+            init_from=init_from,
+        ),
+        console,
+    )
+
+    def show() -> None:
+        rows = [
+            ("run", str(record.run)),
+            ("preset", f"{record.preset}, {record.parameters / 1e6:.2f} M parameters"),
+            ("device", record.device),
+            ("sessions", f"{record.sessions} ({record.units} units, {len(record.subjects)} subjects)"),
+            ("held out", ", ".join(record.held_out_subjects) or "nobody"),
+            ("steps", f"{record.steps} in {record.seconds:.0f} s"),
+            ("windows", f"{record.windows} drawn, {record.windows_dropped} without two large enough views"),
+        ]
+        if record.first_loss is not None and record.last_loss is not None:
+            rows.append(("loss", f"{record.first_loss:.3f} -> {record.last_loss:.3f}"))
+        if record.rankme is not None:
+            rows.append(("RankMe", f"{record.rankme:.1f}"))
+        console.table("", ("", ""), rows)
+
+    console.result(record, show)
+    console.next_step(f"nuclr embed --run {record.run}")

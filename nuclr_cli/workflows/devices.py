@@ -1,0 +1,57 @@
+"""Which device trains or embeds, and the message when it is not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from nuclr_cli.errors import InputError
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where the work happens.
+
+    Attributes:
+        accelerator: What Fabric is told.
+        name: For people.
+    """
+
+    accelerator: Literal["cpu", "cuda"]
+    name: str
+
+    @property
+    def torch(self) -> torch.device:
+        return torch.device(self.accelerator)
+
+
+def choose_device(gpus: int | None) -> Device:
+    """Pick the device.
+
+    Args:
+        gpus: None = the first GPU if there is one, else the CPU; 0 = the CPU; 1 = one GPU.
+
+    Raises:
+        InputError: More GPUs were asked for than this machine has, or than this version uses.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus is None:
+        gpus = min(found, 1)
+    if gpus < 0:
+        raise InputError(
+            f"--gpus {gpus} is not a number of GPUs.", "--gpus 0 is the CPU, --gpus 1 is one GPU"
+        )
+    if gpus > found:
+        have = f"{found} GPU{'s' if found != 1 else ''}" if found else "no GPU"
+        why = "" if found or torch.version.cuda else f" (torch {torch.__version__} is built without CUDA)"
+        raise InputError(
+            f"--gpus {gpus} was asked for, but torch finds {have} on this machine{why}.",
+            "Use --gpus 0 for the CPU" + (f" or --gpus {found}" if found else ""),
+        )
+    if gpus > 1:
+        raise InputError(f"--gpus {gpus}: this version trains on one GPU.", "Use --gpus 1")
+    if gpus == 0:
+        return Device("cpu", f"CPU, {torch.get_num_threads()} threads")
+    return Device("cuda", torch.cuda.get_device_name(0))

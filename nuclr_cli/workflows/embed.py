@@ -1,0 +1,335 @@
+"""`nuclr embed`: sessions and a run in, one row a unit out."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nuclr_cli import __version__
+from nuclr_cli.data.batch import covered_events, evaluation_batches
+from nuclr_cli.data.embeddings import (
+    RESERVED_COLUMNS,
+    EmbeddingTable,
+    load_embeddings,
+    write_embeddings,
+)
+from nuclr_cli.data.sessions import open_sessions
+from nuclr_cli.data.store import Session
+from nuclr_cli.data.tokens import TokenSpec
+from nuclr_cli.errors import InputError
+from nuclr_cli.model.encoder import Encoder
+from nuclr_cli.workflows.checkpoints import load_checkpoint, steps_available
+from nuclr_cli.workflows.devices import Device, choose_device
+from nuclr_cli.workflows.freed_memory import keep_freed_memory
+from nuclr_cli.workflows.pair_model import TOKENS_OF, initial_model
+from nuclr_cli.workflows.reporting import Reporter, SilentReporter
+from nuclr_cli.workflows.runs import RUNS, Run, find_run, list_runs
+
+
+@dataclass(frozen=True)
+class EmbedConfig:
+    """What the user asked for.
+
+    Attributes:
+        data: DATA folder or session file; None = the one that the run was trained on.
+        run: Run folder or name; None = the newest.
+        runs: Folder that holds the runs.
+        out: File to write; None = ``RUN/embeddings.parquet`` (only for the run's own data).
+        checkpoint: Step of the checkpoint; None = the last.
+        gpus: None = a GPU if there is one.
+        limit_s: Use only the first so many seconds of each session.
+        max_tokens: Units x patches encoded at once; None = what the run trained with.
+    """
+
+    data: Path | None = None
+    run: Path | None = None
+    runs: Path = RUNS
+    out: Path | None = None
+    checkpoint: int | None = None
+    gpus: int | None = None
+    limit_s: float | None = None
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit_s is not None and not (math.isfinite(self.limit_s) and self.limit_s > 0):
+            raise InputError(
+                f"--limit {self.limit_s} is not a length of time.", "Give seconds, e.g. --limit 600"
+            )
+
+
+@dataclass(frozen=True)
+class SessionEmbeddings:
+    """How one session came out.
+
+    Attributes:
+        n_unseen: Units without a spike in any window: they have a row, their embedding is null.
+    """
+
+    subject: str
+    session: str
+    population: str
+    modality: str
+    n_units: int
+    n_unseen: int
+    n_windows: int
+    seen_in_training: bool
+
+
+@dataclass(frozen=True)
+class EmbedRecord:
+    """What came out.
+
+    Attributes:
+        unseen: ``subject/session/population/unit`` of every unit without an embedding.
+        labels: Label columns with at least two different labels: what a probe can read.
+    """
+
+    out: Path
+    run: str
+    checkpoint: int
+    device: str
+    dim: int
+    n_units: int
+    n_unseen: int
+    unseen: tuple[str, ...]
+    labels: tuple[str, ...]
+    sessions: tuple[SessionEmbeddings, ...]
+    seconds: float
+
+
+def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
+    """Embed every unit of every session.
+
+    Raises:
+        InputError: No run, a damaged checkpoint, no sessions, a modality that the run has not
+            learned, no unit that is active in any window, or nowhere to write.
+    """
+    reporter = reporter or SilentReporter()
+    began = time.monotonic()
+    run = _run(config, reporter)
+    if config.run is None:
+        reporter.note(f"run {run.record.name}, the newest (--run chooses another)")
+    if run.record.state != "finished":
+        reporter.warn(f"run {run.record.name} is not finished: it stands at step {run.record.step}")
+    own_data = config.data is None or config.data.resolve() == run.data
+    if not own_data and config.out is None:
+        raise InputError(
+            f"{config.data} is not the data of run {run.record.name}; it needs a file of its own.",
+            f"nuclr embed {config.data} --run {run.folder} -o embeddings.parquet",
+        )
+    out = config.out or run.embeddings
+    device = choose_device(config.gpus)
+    if device.accelerator == "cpu":
+        keep_freed_memory()
+    checkpoint = load_checkpoint(run.checkpoints, config.checkpoint)
+    sessions = open_sessions(config.data or run.data)
+    model = initial_model(run.settings)
+    model.load_state_dict(checkpoint.model)
+    metadata = {
+        "run": run.id,
+        "checkpoint_step": str(checkpoint.step),
+        "checkpoint_sha256": checkpoint.digest,
+        "trained_subjects": "\n".join(run.record.seen_subjects),
+        "limit_s": "" if config.limit_s is None else str(config.limit_s),
+    }
+    table = embed_sessions(
+        model.encoder,
+        sessions,
+        run.settings.tokens,
+        device,
+        max_tokens=config.max_tokens or run.settings.train.max_tokens,
+        limit_s=config.limit_s,
+        metadata=metadata,
+        reporter=reporter,
+    )
+    if not table.seen.any():
+        where = "" if config.limit_s is None else f" in the first {config.limit_s:g} s"
+        raise InputError(
+            f"No unit of {len(sessions)} sessions is active in a whole window{where}: nothing to embed.",
+            "Give longer sessions" if config.limit_s is None else "Raise --limit",
+        )
+    write_embeddings(table, out)
+    return _record(table, sessions, run, checkpoint.step, device, out, time.monotonic() - began)
+
+
+def _run(config: EmbedConfig, reporter: Reporter) -> Run:
+    """The named run, else the newest that has something to embed with."""
+    if config.run is None:
+        ready = [run for run in list_runs(config.runs, reporter.warn) if steps_available(run.checkpoints)]
+        if ready:
+            return ready[-1]
+    return find_run(config.run, config.runs, reporter.warn)
+
+
+def embed_sessions(
+    encoder: Encoder,
+    sessions: Sequence[Session],
+    tokens: TokenSpec,
+    device: Device,
+    *,
+    max_tokens: int,
+    limit_s: float | None = None,
+    metadata: dict[str, str] | None = None,
+    reporter: Reporter | None = None,
+) -> EmbeddingTable:
+    """Embed sessions with an encoder at hand.
+
+    A unit's embedding is the float64 mean over the windows in which it was active; windows follow one
+    another, with a last overlapping one an interval (protocol of the reference). Batches never mix sessions,
+    so the result does not depend on what else is embedded.
+
+    Returns:
+        One row a unit, in the order of the sessions and their units tables; NaN for units never active.
+
+    Raises:
+        InputError: A session's modality has no patch embedding in this encoder.
+    """
+    reporter = reporter or SilentReporter()
+    for session in sessions:
+        if TOKENS_OF[session.modality] not in encoder.config.tokens:
+            raise InputError(
+                f"{session.path} holds {session.modality} data, but the run was trained on "
+                f"{', '.join(kind for kind, t in TOKENS_OF.items() if t in encoder.config.tokens)} only.",
+                "Embed it with a run that was trained on such sessions",
+            )
+    place = device.torch
+    encoder = encoder.to(place).eval()
+    means: list[NDArray[np.float32]] = []
+    windows: list[NDArray[np.int64]] = []
+    events: list[NDArray[np.int64]] = []
+    with torch.inference_mode(), reporter.progress("embed", len(sessions), "sessions") as bar:
+        for number, session in enumerate(sessions):
+            sums = np.zeros((session.n_units, encoder.config.dim), dtype=np.float64)
+            counts = np.zeros(session.n_units, dtype=np.int64)
+            for batch in evaluation_batches(session, tokens, max_tokens, limit_s=limit_s):
+                views = batch.views.to(place)
+                z = encoder(views.inputs, views.units_per_population, tokens=TOKENS_OF[views.modality])
+                rows = batch.views.ids.numpy()
+                np.add.at(sums, rows, z.double().cpu().numpy())
+                np.add.at(counts, rows, 1)
+            with np.errstate(invalid="ignore"):
+                means.append((sums / counts[:, None]).astype(np.float32))
+            windows.append(counts)
+            events.append(covered_events(session, tokens, limit_s=limit_s))
+            session.close()
+            bar.update(number + 1, str(session.key.session))
+    return _table(sessions, means, windows, events, metadata or {})
+
+
+def embed_untrained(
+    run: Run, sessions: Sequence[Session], reporter: Reporter | None = None
+) -> EmbeddingTable:
+    """Embeddings of the run's own encoder at step 0: the baseline that says what training added.
+
+    Kept in ``RUN/baselines/untrained.parquet`` and reused while run and session files are the same.
+    """
+    cache = run.folder / "baselines" / "untrained.parquet"
+    metadata = {
+        "run": run.id,
+        "checkpoint_step": "0",
+        "untrained": "true",
+        "sources": "\n".join(_file_identity(session) for session in sessions),
+    }
+    if cache.is_file():
+        with contextlib.suppress(InputError):  # a damaged one is made again
+            table = load_embeddings(cache)
+            if metadata.items() <= table.metadata.items():
+                return table
+    table = embed_sessions(
+        initial_model(run.settings).encoder,
+        sessions,
+        run.settings.tokens,
+        choose_device(None),
+        max_tokens=run.settings.train.max_tokens,
+        metadata=metadata,
+        reporter=reporter,
+    )
+    cache.parent.mkdir(exist_ok=True)
+    write_embeddings(table, cache)
+    return table
+
+
+def _file_identity(session: Session) -> str:
+    about = session.path.stat()
+    return f"{session.key} {session.path.resolve()} {about.st_size} {about.st_mtime_ns}"
+
+
+def _table(
+    sessions: Sequence[Session],
+    means: list[NDArray[np.float32]],
+    windows: list[NDArray[np.int64]],
+    events: list[NDArray[np.int64]],
+    metadata: dict[str, str],
+) -> EmbeddingTable:
+    def column(values: list[list[str]]) -> NDArray[np.str_]:
+        return np.array([v for part in values for v in part], dtype=np.str_)
+
+    names = sorted({name for session in sessions for name in session.label_names})
+    # A units column may be called like one of the table's own; it then travels as ``NAME_label``.
+    labels = {f"{name}_label" if name in RESERVED_COLUMNS else name: name for name in names}
+    return EmbeddingTable(
+        subject=column([[s.key.subject] * s.n_units for s in sessions]),
+        session=column([[s.key.session] * s.n_units for s in sessions]),
+        population=column([[s.key.population] * s.n_units for s in sessions]),
+        unit_id=column([s.unit_ids.tolist() for s in sessions]),
+        modality=column([[s.modality] * s.n_units for s in sessions]),
+        n_windows=np.concatenate(windows),
+        n_events=np.concatenate(events),
+        labels={to: column([s.label(name).tolist() for s in sessions]) for to, name in labels.items()},
+        embedding=np.concatenate(means),
+        metadata={"nuclr_version": __version__, **metadata},
+    )
+
+
+def _record(
+    table: EmbeddingTable,
+    sessions: Sequence[Session],
+    run: Run,
+    step: int,
+    device: Device,
+    out: Path,
+    seconds: float,
+) -> EmbedRecord:
+    never = table.n_windows == 0
+    trained = set(run.record.seen_subjects)
+    rows, start = [], 0
+    for session in sessions:
+        part = slice(start, start + session.n_units)
+        start += session.n_units
+        rows.append(
+            SessionEmbeddings(
+                session.key.subject,
+                session.key.session,
+                session.key.population,
+                session.modality,
+                session.n_units,
+                int(never[part].sum()),
+                int(table.n_windows[part].max(initial=0)),
+                session.key.subject in trained,
+            )
+        )
+    unseen = [
+        f"{table.subject[i]}/{table.session[i]}/{table.population[i]}/{table.unit_id[i]}"
+        for i in np.flatnonzero(never)
+    ]
+    return EmbedRecord(
+        out=out,
+        run=run.record.name,
+        checkpoint=step,
+        device=device.name,
+        dim=table.embedding.shape[1],
+        n_units=len(table.unit_id),
+        n_unseen=len(unseen),
+        unseen=tuple(unseen),
+        labels=tuple(name for name, values in table.labels.items() if len(set(values) - {""}) > 1),
+        sessions=tuple(rows),
+        seconds=seconds,
+    )

@@ -1,0 +1,100 @@
+"""Encoder and loss as one module: what the optimiser and the checkpoint see."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from nuclr_cli.data.batch import PairBatch
+from nuclr_cli.data.streams import Purpose, torch_seed
+from nuclr_cli.model.config import TokenKind
+from nuclr_cli.model.encoder import Encoder
+from nuclr_cli.model.losses import build_loss
+from nuclr_cli.workflows.presets import PretrainSettings
+
+TOKENS_OF: dict[str, TokenKind] = {"spikes": "counts", "calcium": "calcium"}
+
+
+class PairModel(nn.Module):
+    """Encodes both views of a micro-batch in one pass and scores them.
+
+    Args:
+        settings: Of the run; ``settings.model.tokens`` names the patch embeddings.
+    """
+
+    def __init__(self, settings: PretrainSettings) -> None:
+        super().__init__()
+        self.encoder = Encoder(settings.model)
+        self.loss = build_loss(settings.loss, settings.model.dim)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        ids1: Tensor,
+        ids2: Tensor,
+        units1: Tensor,
+        units2: Tensor,
+        tokens: TokenKind,
+        n_pairs_total: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Score one micro-batch; the arguments are those that `pair_arguments` makes.
+
+        Plain tensors in and out, since Fabric's wrapper rebuilds any container it meets.
+
+        Args:
+            inputs: (U1 + U2, patches, samples) float32: view 1 of all populations, then view 2. Views
+                are just further populations; one larger pass keeps the processor busier than two.
+            ids1, ids2: (U1,), (U2,) int64 unit rows.
+            units1, units2: (B,) int64 units of each population in each view.
+            tokens: Patch embedding to use.
+            n_pairs_total: Matched pairs of the whole global batch; the sum of the totals over its
+                micro-batches is the loss of the global batch.
+
+        Returns:
+            Total, numerator and denominator of the loss, and the (U1, D) embeddings of view 1, detached.
+        """
+        z = self.encoder(inputs, torch.cat([units1, units2]), tokens=tokens)
+        z1, z2 = z.split([len(ids1), len(ids2)])
+        terms = self.loss(z1, z2, ids1, ids2, units1, units2, n_pairs_total=n_pairs_total)
+        return terms.total, terms.numerator, terms.denominator, z1.detach()
+
+
+def pair_arguments(batch: PairBatch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, TokenKind]:
+    """The arguments of `PairModel.forward` for one micro-batch, without `n_pairs_total`."""
+    one, two = batch.view1, batch.view2
+    return (
+        torch.cat([one.inputs, two.inputs]),
+        one.ids,
+        two.ids,
+        one.units_per_population,
+        two.units_per_population,
+        TOKENS_OF[batch.modality],
+    )
+
+
+def initial_model(settings: PretrainSettings) -> PairModel:
+    """The model at step 0: a function of the settings (and torch's version), also after training moved on."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(settings.seed, 0, 0, Purpose.INIT))
+        return PairModel(settings)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """AdamW groups: decay on matrices, none on norms and biases (protocol of the reference)."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def learning_rate_at(step: int, peak: float, warmup_steps: int, steps: int) -> float:
+    """Linear warmup, then cosine to 0.
+
+    Args:
+        step: 0-based index of the step about to be taken.
+    """
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(steps - warmup_steps, 1)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))

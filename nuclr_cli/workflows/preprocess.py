@@ -1,0 +1,203 @@
+"""From recordings on disk to population files: read, check, label, write, and say what was assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from nuclr_cli.data.store import Session, SessionKey
+from nuclr_cli.errors import InputError, NuclrError
+from nuclr_cli.registry import Registry
+from nuclr_cli.workflows.info import summarise
+from nuclr_cli.workflows.population_folder import KnownFile, PopulationFolder, require_whole
+from nuclr_cli.workflows.preprocess_plan import all_in_one, plan_jobs
+from nuclr_cli.workflows.preprocess_record import (
+    PreprocessConfig,
+    PreprocessRecord,
+    SourceOutcome,
+    SourcesFailed,
+    say_outcome,
+)
+from nuclr_cli.workflows.preprocess_source import Failure, SourceJob, SourceResult, process_source
+from nuclr_cli.workflows.reporting import Reporter, SilentReporter
+from nuclr_cli.workflows.source_files import changes, option_differences
+
+__all__ = ["PreprocessConfig", "PreprocessRecord", "SourceOutcome", "SourcesFailed", "preprocess"]
+
+
+def preprocess(config: PreprocessConfig, reporter: Reporter | None = None) -> PreprocessRecord:
+    """Write one file per population into `config.out`.
+
+    Every source is recognised, and compared with what is there, before anything is written. Then each is read
+    in a process of its own; one that fails leaves nothing behind and does not stop the others.
+
+    Raises:
+        InputError: Nothing was written: a source is missing or unknown, two sources are the same session, the
+            files of a source were made with other options, or an option makes no sense.
+        SourcesFailed: Some sources failed (its `record` has the rest). A single source raises its own error.
+    """
+    reporter = reporter or SilentReporter()
+    jobs = plan_jobs(config, reporter)
+    with PopulationFolder.open(config.out, overwrite=config.overwrite, warn=reporter.warn) as folder:
+        done = _already_done(jobs, folder, config.overwrite)
+        todo = [job for job in jobs if job.path not in done]
+        results = _run(config, todo, folder, reporter)
+    outcomes = [_outcome(job, results.get(job.path), done.get(job.path), folder) for job in jobs]
+    record = PreprocessRecord(config.out, tuple(outcomes))
+    say_outcome(record, folder.notes, reporter)
+    failures = [result.failure for result in results.values() if result.failure is not None]
+    if failures:
+        raise _failure_of(record, failures)
+    table = jobs[0].labels
+    elsewhere = 0 if table is None else table.n_elsewhere(record.sessions)
+    if table is not None and elsewhere:
+        reporter.warn(
+            f"{elsewhere} rows of {table.path.name} are about sessions that are not among the sources; "
+            "check their subject and session."
+        )
+    return record
+
+
+def _outcome(
+    job: SourceJob, result: SourceResult | None, done: tuple[Path, ...] | None, folder: PopulationFolder
+) -> SourceOutcome:
+    if result is not None and result.failure is not None:
+        failure = result.failure
+        return SourceOutcome(job.path, job.reader, job.detected, "failed", (), failure.what, failure.fix)
+    skipped = done is not None or job.path in folder.kept
+    sessions = tuple(summarise(Session(file)) for file in done or folder.files_of(job.path))
+    return SourceOutcome(job.path, job.reader, job.detected, "skipped" if skipped else "written", sessions)
+
+
+def _already_done(
+    jobs: Sequence[SourceJob], folder: PopulationFolder, overwrite: bool
+) -> dict[Path, tuple[Path, ...]]:
+    """Sources that need no work, with their files.
+
+    Raises:
+        InputError: A source (or what was said about it) changed, or its file is damaged.
+    """
+    if overwrite:
+        return {}
+    done = {}
+    errors: list[NuclrError] = []
+    registry = Registry.load()
+    for job in jobs:
+        known = folder.made_from(job.path)
+        if not known:
+            continue
+        try:
+            files = list(registry.reader(job.reader).sources(job.path))
+            for file in known:
+                _require_unchanged(job, files, file)
+        except NuclrError as error:
+            errors.append(error)
+        else:
+            done[job.path] = tuple(file.path for file in known)
+    if errors:
+        raise all_in_one(errors, len(jobs), "do not match what is there; nothing was written")
+    return done
+
+
+def _require_unchanged(job: SourceJob, files: Sequence[Path], known: KnownFile) -> None:
+    assert known.source is not None  # files of other writers have no source, so they are never asked for
+    moved = changes(job.path, files, known.source.files)
+    if moved:
+        raise InputError(
+            f"{job.path} has changed since {known.path} was made from it: {'; '.join(moved[:5])}.",
+            "Make it anew with --overwrite.",
+        )
+    now = job.record(()).plain()
+    was = known.source.plain()
+    differing = option_differences(
+        {"reader": was["reader"], **was["options"]}, {"reader": now["reader"], **now["options"]}
+    )
+    if differing:
+        raise InputError(
+            f"{known.path} was made from {job.path} with other options: {'; '.join(differing)}.",
+            "Give the same options, or make it anew with --overwrite.",
+        )
+    require_whole(known.path)
+
+
+def _run(
+    config: PreprocessConfig, jobs: Sequence[SourceJob], folder: PopulationFolder, reporter: Reporter
+) -> dict[Path, SourceResult]:
+    """Process every job, and give finished files their names.
+
+    A source that was not told its subject and session is held back until all are read: only then is it known
+    whether two of them are the same session.
+    """
+    if not jobs:
+        return {}
+    import joblib
+
+    n_jobs = min(config.jobs or joblib.cpu_count(), len(jobs))
+    tasks = (joblib.delayed(process_source)(job, folder.staging(n)) for n, job in enumerate(jobs))
+    results: dict[Path, SourceResult] = {}
+    held: list[SourceResult] = []
+    with reporter.progress("preprocess", len(jobs), "sources") as progress:
+        try:
+            for done, result in enumerate(joblib.Parallel(n_jobs, return_as="generator")(tasks), start=1):
+                if result.job.key_is_stated or result.failure is not None:
+                    results[result.job.path] = _commit(result, folder)
+                else:
+                    held.append(result)
+                progress.update(done, result.job.path.name)
+        except BrokenExecutor:
+            raise InputError(
+                f"The system stopped a process that was reading one of {len(jobs)} sources, most likely "
+                "because memory ran out.",
+                "Run the same command with --jobs 1; it goes on with what is not written yet.",
+            ) from None
+    sources_of: dict[SessionKey, list[Path]] = {}
+    for result in held:
+        for item in result.staged:
+            sources_of.setdefault(item.key, []).append(result.job.path)
+    for result in held:
+        shared = [item.key for item in result.staged if len(sources_of[item.key]) > 1]
+        if shared:
+            failure = _same_key(shared[0], sources_of[shared[0]])
+            results[result.job.path] = replace(result, staged=(), failure=failure)
+        else:
+            results[result.job.path] = _commit(result, folder)
+    return results
+
+
+def _commit(result: SourceResult, folder: PopulationFolder) -> SourceResult:
+    try:
+        folder.commit(result.job.path, result.staged)
+    except NuclrError as error:
+        return replace(result, staged=(), failure=Failure.of(error))
+    except OSError as error:
+        failure = Failure(
+            f"{folder.path} cannot be written: {error}.", "Free some space or choose another with -o."
+        )
+        return replace(result, staged=(), failure=failure)
+    return result
+
+
+def _same_key(key: SessionKey, sources: Sequence[Path]) -> Failure:
+    return Failure(
+        f"{' and '.join(map(str, sources))} are both subject {key.subject!r}, session {key.session!r}, "
+        f"population {key.population!r}, so none of them was written.",
+        "Preprocess them one at a time with --subject and --session, or write a manifest.",
+    )
+
+
+def _failure_of(record: PreprocessRecord, failures: Sequence[Failure]) -> NuclrError:
+    if len(record.sources) == 1:
+        return failures[0].error()
+    listed = "".join(f"\n  {failure.what}" for failure in failures)
+    fixes = list(dict.fromkeys(failure.fix for failure in failures if failure.fix))
+    error = SourcesFailed(
+        f"{len(failures)} of {len(record.sources)} sources failed, the others were finished:{listed}",
+        "\n".join(fixes[:3]),
+        record,
+    )
+    codes = {failure.exit_code for failure in failures}
+    error.exit_code = codes.pop() if len(codes) == 1 else error.exit_code
+    error.__cause__ = failures[0].error().__cause__
+    return error

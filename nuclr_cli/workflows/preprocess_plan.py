@@ -1,0 +1,154 @@
+"""Works out what `preprocess` was asked to do: one job per source, every source recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nuclr_cli.api import ReadOptions
+from nuclr_cli.errors import InputError, NuclrError
+from nuclr_cli.registry import Registry
+from nuclr_cli.workflows.labels import LabelTable, read_label_table
+from nuclr_cli.workflows.manifest import ManifestRow, mistaken_columns, read_manifest
+from nuclr_cli.workflows.preprocess_record import PreprocessConfig
+from nuclr_cli.workflows.preprocess_source import SourceJob
+from nuclr_cli.workflows.reporting import Reporter
+
+
+def plan_jobs(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
+    """One job per source, every source recognised.
+
+    Raises:
+        InputError: Names every source that cannot be used.
+    """
+    if bool(config.sources) == bool(config.manifest):
+        raise InputError(
+            "Give either sources or a manifest." if config.sources else "There is nothing to preprocess.",
+            "nuclr preprocess SOURCE, or nuclr preprocess --manifest sessions.csv",
+        )
+    if config.broadcast and config.manifest is None:
+        raise InputError(
+            "--broadcast names a column of a manifest, and there is none.", "Add --manifest FILE.csv"
+        )
+    if config.jobs is not None and config.jobs < 1:
+        raise InputError(f"--jobs {config.jobs} is not a number of processes.", "Use --jobs 1 or more.")
+    for name in ("subject", "session"):
+        value = getattr(config, name)
+        if value is not None and not value.strip():
+            raise InputError(f"--{name} is empty.", f"Write --{name} NAME, or leave it out.")
+    registry = Registry.load()
+    jobs: list[SourceJob] = []
+    errors: list[NuclrError] = []
+    requests = _requests(config, reporter)
+    for request in requests:
+        try:
+            reader, detected = registry.find(request.path, request.reader or None, warn=reporter.warn)
+        except NuclrError as error:
+            errors.append(error)
+        else:
+            jobs.append(replace(request, path=request.path.resolve(), reader=reader.name, detected=detected))
+    if errors:
+        raise all_in_one(errors, len(requests), "cannot be used; nothing was written")
+    _refuse_repeats(jobs)
+    return jobs
+
+
+def _requests(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
+    """Jobs as asked for: the reader is the one asked for, or empty."""
+    common = ReadOptions(
+        subject=config.subject,
+        session=config.session,
+        segment_starts_s=config.segment_starts_s,
+        duration_s=config.duration_s,
+        fs_hz=config.fs_hz,
+        keep=config.keep,
+        trust=config.trust,
+        extra=config.extra,
+    )
+    labels = None if config.labels is None else read_label_table(config.labels)
+    if config.manifest is None:
+        _refuse_ambiguous_labels(labels, len(config.sources))
+        return [SourceJob(path, config.reader or "", "", common, labels=labels) for path in config.sources]
+    rows = read_manifest(config.manifest, config.broadcast)
+    for name, option in mistaken_columns(rows).items():
+        reporter.warn(
+            f"The column {name!r} of {config.manifest.name} is kept as an attribute; the one that acts as "
+            f"an option is called {option!r}."
+        )
+    _refuse_ambiguous_labels(labels, len(rows))
+    return [
+        SourceJob(
+            row.path,
+            row.reader or config.reader or "",
+            "",
+            _row_options(config, row, common),
+            attributes=row.attributes,
+            broadcast={column: row.attributes[column] for column in config.broadcast},
+            labels=labels,
+        )
+        for row in rows
+    ]
+
+
+def _row_options(config: PreprocessConfig, row: ManifestRow, common: ReadOptions) -> ReadOptions:
+    """Options of one row. What the row and the command line both say would be a guess, so it is refused."""
+    said_twice = [
+        option
+        for option, by_row, by_command in (
+            ("--subject", row.subject, common.subject),
+            ("--session", row.session, common.session),
+            ("--duration", row.duration_s, common.duration_s),
+            ("--fs", row.fs_hz, common.fs_hz),
+            ("--segment-starts", row.segment_starts_s, common.segment_starts_s),
+            ("--reader", row.reader, config.reader),
+        )
+        if by_row and by_command
+    ]
+    if said_twice:
+        raise InputError(
+            f"{config.manifest}, row {row.number}, and the command line both say {', '.join(said_twice)}.",
+            f"Leave {', '.join(said_twice)} out: the manifest has it.",
+        )
+    return replace(
+        common,
+        subject=row.subject,
+        session=row.session,
+        duration_s=row.duration_s or common.duration_s,
+        fs_hz=row.fs_hz if row.fs_hz is not None else common.fs_hz,
+        segment_starts_s=row.segment_starts_s or common.segment_starts_s,
+    )
+
+
+def _refuse_ambiguous_labels(labels: LabelTable | None, n_sources: int) -> None:
+    if labels is not None and n_sources > 1 and not {"subject", "session"} <= set(labels.scoped_by):
+        raise InputError(
+            f"{labels.path} does not say which session its units are of, and there are {n_sources} sources.",
+            "Add the columns subject and session to it, or preprocess one source at a time.",
+        )
+
+
+def _refuse_repeats(jobs: Sequence[SourceJob]) -> None:
+    """Refuse sources given twice, and sources that were said to be the same session."""
+    by_path: dict[Path, SourceJob] = {}
+    by_key: dict[tuple[str | None, str | None], SourceJob] = {}
+    for job in jobs:
+        if by_path.setdefault(job.path, job) is not job:
+            raise InputError(f"{job.path} is given twice.", "Give every source once.")
+        if job.key_is_stated:
+            first = by_key.setdefault((job.options.subject, job.options.session), job)
+            if first is not job:
+                raise InputError(
+                    f"{first.path} and {job.path} are both subject {job.options.subject!r}, session "
+                    f"{job.options.session!r}.",
+                    "Give each source its own --session, or use a manifest.",
+                )
+
+
+def all_in_one(errors: Sequence[NuclrError], n_sources: int, what: str) -> NuclrError:
+    """One error as it is; several as one."""
+    if n_sources == 1:
+        return errors[0]
+    listed = "".join(f"\n  {error.what}" for error in errors)
+    fixes = list(dict.fromkeys(error.fix for error in errors if error.fix))
+    return InputError(f"{len(errors)} of {n_sources} sources {what}:{listed}", "\n".join(fixes[:3]))

@@ -1,0 +1,175 @@
+"""Turns one source into population files in a staging folder; several run in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nuclr_cli.api import Population, Reader, ReadOptions
+from nuclr_cli.data.store import SessionKey, SourceFile, SourceRecord, write_population
+from nuclr_cli.errors import InputError, NuclrError
+from nuclr_cli.registry import Registry
+from nuclr_cli.workflows.labels import LabelTable, add_broadcast, add_labels
+from nuclr_cli.workflows.source_files import changed_while_read, fingerprint
+
+
+@dataclass(frozen=True)
+class SourceJob:
+    """One source and all that was said about it.
+
+    Attributes:
+        path: The source, absolute.
+        reader: Name of the reader.
+        detected: What the reader saw.
+        options: For the reader.
+        attributes: Session attributes.
+        broadcast: Labels for every unit.
+        labels: Label table, None = none.
+    """
+
+    path: Path
+    reader: str
+    detected: str
+    options: ReadOptions = field(default_factory=ReadOptions)
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    broadcast: Mapping[str, str] = field(default_factory=dict)
+    labels: LabelTable | None = None
+
+    @property
+    def key_is_stated(self) -> bool:
+        """The user named subject and session, so nothing in the source can change them."""
+        return self.options.subject is not None and self.options.session is not None
+
+    def record(self, files: tuple[SourceFile, ...]) -> SourceRecord:
+        """What is kept in every file made from this source."""
+        options: dict[str, Any] = {
+            "subject": self.options.subject,
+            "session": self.options.session,
+            "segment_starts_s": list(self.options.segment_starts_s),
+            "duration_s": list(self.options.duration_s),
+            "fs_hz": self.options.fs_hz,
+            "keep": sorted(self.options.keep),
+            "trust": self.options.trust,
+            "extra": dict(self.options.extra),
+            "attributes": dict(self.attributes),
+            "broadcast": dict(self.broadcast),
+            "labels": None if self.labels is None else self.labels.fingerprint,
+        }
+        return SourceRecord(str(self.path), self.reader, self.detected, files, options)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A finished population file that waits for its name."""
+
+    file: Path
+    key: SessionKey
+    source: SourceRecord
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a source could not be processed; plain texts, so that it travels between processes."""
+
+    what: str
+    fix: str = ""
+    exit_code: int = 3
+    trace: str = ""
+
+    @classmethod
+    def of(cls, error: NuclrError) -> Failure:
+        return cls(error.what, error.fix, error.exit_code, traceback.format_exc())
+
+    def error(self) -> InputError:
+        """The failure as an exception, with the original traceback as its cause."""
+        error = InputError(self.what, self.fix)
+        error.exit_code = self.exit_code
+        error.__cause__ = RuntimeError(self.trace) if self.trace else None
+        return error
+
+
+@dataclass(frozen=True)
+class SourceResult:
+    """Outcome of one job: staged files, or a failure and no files."""
+
+    job: SourceJob
+    staged: tuple[Staged, ...] = ()
+    failure: Failure | None = None
+
+
+def process_source(job: SourceJob, staging: Path) -> SourceResult:
+    """Read, label, check and write every population of a source.
+
+    Args:
+        job: The source.
+        staging: Existing empty folder for the files of this job alone.
+
+    Returns:
+        The outcome. Errors are caught, so that one source does not stop the others.
+    """
+    try:
+        return SourceResult(job, _process(job, staging))
+    except NuclrError as error:
+        failure = Failure.of(error)
+    except Exception as error:
+        failure = Failure(
+            f"The reader {job.reader!r} broke on {job.path}: {type(error).__name__}: {error}.",
+            "This is a bug in that reader: run with --debug and report what it prints.",
+            exit_code=1,
+            trace=traceback.format_exc(),
+        )
+    for leftover in staging.iterdir():
+        leftover.unlink()
+    return SourceResult(job, failure=failure)
+
+
+def _process(job: SourceJob, staging: Path) -> tuple[Staged, ...]:
+    reader = Registry.load().reader(job.reader)
+    files = list(reader.sources(job.path))
+    locked = [str(file) for file in files if file.exists() and not os.access(file, os.R_OK)]
+    if locked:
+        raise InputError(f"No permission to read {', '.join(locked[:5])}.", "Ask their owner, or chmod u+r.")
+    staged: list[Staged] = []
+    with ThreadPoolExecutor(max_workers=1) as hashing:
+        # Hashing lets go of the interpreter lock: it costs no time beside reading.
+        fingerprints = hashing.submit(fingerprint, job.path, files)
+        for number, population in enumerate(_read(reader, job)):
+            source = job.record(fingerprints.result())
+            key = SessionKey(population.subject, population.session, population.population)
+            if any(earlier.key == key for earlier in staged):
+                raise InputError(
+                    f"{job.path} holds population {key} twice.",
+                    f"This is a bug in the reader {job.reader!r}.",
+                )
+            target = staging / f"{number}.h5"
+            write_population(population, target, source=source)
+            staged.append(Staged(target, key, source))
+    if not staged:
+        raise InputError(f"{job.path} holds no population ({job.detected}).", "Check that it is complete.")
+    moved = changed_while_read(job.path, files, fingerprints.result())
+    if moved:
+        raise InputError(
+            f"{job.path} changed while it was read: {', '.join(moved[:5])}.",
+            "Wait until nothing writes to it.",
+        )
+    return tuple(staged)
+
+
+def _read(reader: Reader, job: SourceJob) -> Any:
+    for population in reader.read(job.path, job.options):
+        yield _with_what_was_said(population, job)
+
+
+def _with_what_was_said(population: Population, job: SourceJob) -> Population:
+    attributes = {**population.attributes, **job.attributes}
+    population = replace(population, attributes=attributes)
+    if job.broadcast:
+        population = add_broadcast(population, job.broadcast)
+    if job.labels is not None:
+        population = add_labels(population, job.labels)
+    return population

@@ -1,0 +1,195 @@
+"""Settings of pretraining and the presets: the reference's recipes, and one for a laptop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from nuclr_cli.data.tokens import CalciumTokens, SpikeTokens, TokenSpec
+from nuclr_cli.errors import InputError
+from nuclr_cli.model.config import LossConfig, ModelConfig, TokenKind
+from nuclr_cli.workflows.config import replace_keys
+
+PRESETS = ("ephys", "calcium", "tiny")
+
+# The model's patch sizes follow from the tokens: one number, one place.
+_DERIVED = {
+    "model.counts_samples": "tokens.spikes.patch_s and tokens.spikes.bin_s",
+    "model.counts_patches": "tokens.spikes.window_s and tokens.spikes.patch_s",
+    "model.calcium_samples": "tokens.calcium.patch_samples",
+    "model.calcium_patches": "tokens.calcium.n_samples",
+    "model.tokens": "the sessions (each modality present gets its patch embedding)",
+}
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How two views of one population are drawn.
+
+    Attributes:
+        dropout_low: Smallest share of the population's units that a view keeps.
+        dropout_high: Largest share.
+        min_units: A pair with fewer active units in either view is left out, counted and reported.
+    """
+
+    dropout_low: float = 0.5
+    dropout_high: float = 1.0
+    min_units: int = 11
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.dropout_low <= self.dropout_high <= 1.0:
+            raise InputError(
+                f"views.dropout_low = {self.dropout_low} and views.dropout_high = {self.dropout_high} "
+                "are not shares with 0 < low <= high <= 1.",
+                "The reference uses 0.5 and 1.0.",
+            )
+        if self.min_units < 2:
+            raise InputError(
+                f"views.min_units = {self.min_units}: a view needs at least 2 units.", "The default is 11."
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimisation.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_windows: Windows of one global batch.
+        max_tokens: Largest micro-batch, in units x patches over both views; memory, not mathematics.
+        learning_rate: Peak rate of AdamW.
+        weight_decay: On matrices only, not on norms and biases.
+        warmup_steps: Linear warmup; None = one pass over the windows, at most a tenth of the steps.
+        grad_clip: Largest gradient norm, encoder and projector separately.
+        precision: ``auto`` is bf16 on a GPU and fp32 on a CPU.
+        checkpoint_every: Steps between checkpoints.
+        keep_checkpoints: How many of the newest checkpoints stay.
+        log_every: Steps between rows of metrics.jsonl.
+        workers: Processes that draw views; None = none on a CPU, up to 12 beside a GPU.
+    """
+
+    steps: int = 50_000
+    batch_windows: int = 128
+    max_tokens: int = 65_536
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.01
+    warmup_steps: int | None = None
+    grad_clip: float = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 3
+    log_every: int = 10
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "batch_windows",
+            "max_tokens",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "log_every",
+        ):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} = {getattr(self, name)} is below 1.", f"Raise train.{name}.")
+        for name in ("weight_decay", "warmup_steps", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise InputError(f"train.{name} = {value} is below 0.", f"Raise train.{name}.")
+        for name in ("learning_rate", "grad_clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(
+                    f"train.{name} = {getattr(self, name)} is not above 0.", f"Raise train.{name}."
+                )
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """Everything that the numbers of a run depend on, besides the data."""
+
+    preset: Literal["ephys", "calcium", "tiny"] = "ephys"
+    seed: int = 42
+    tokens: TokenSpec = field(default_factory=TokenSpec)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def preset_settings(name: str) -> PretrainSettings:
+    """Settings of a preset.
+
+    ``ephys`` and ``calcium`` are the reference's (256-wide, 2 + 2 layers, 4 heads of 64; AdamW, weight decay
+    0.01, 5e-4 with 128 windows for spikes, 1.25e-4 with 16 for calcium; DCL with tau 0.2), calcium with unit
+    dropout on.
+    ``tiny`` trains in minutes on a laptop CPU.
+
+    Raises:
+        InputError: There is no such preset.
+    """
+    if name == "ephys":
+        return PretrainSettings()
+    if name == "calcium":
+        return PretrainSettings(preset="calcium", train=TrainConfig(batch_windows=16, learning_rate=1.25e-4))
+    if name == "tiny":
+        return PretrainSettings(
+            preset="tiny",
+            model=ModelConfig(
+                dim=64, heads=4, head_dim=16, temporal_layers=1, spatiotemporal_layers=1, dropout=0.0
+            ),
+            train=TrainConfig(
+                steps=1000,
+                batch_windows=8,
+                learning_rate=1e-3,
+                max_tokens=32_768,
+                warmup_steps=20,
+                checkpoint_every=200,
+            ),
+        )
+    raise InputError(f"There is no preset {name!r}.", f"Presets: {', '.join(PRESETS)}.")
+
+
+def with_changes(settings: PretrainSettings, changes: Mapping[str, Any]) -> PretrainSettings:
+    """Copy with dotted keys changed.
+
+    Raises:
+        InputError: An unknown key, a value that does not fit, or a key that follows from others.
+    """
+    for key, source in _DERIVED.items():
+        if key in changes:
+            raise InputError(f"{key} cannot be set: it follows from {source}.", f"Set {source} instead.")
+    return replace_keys(settings, changes)
+
+
+def for_modalities(settings: PretrainSettings, modalities: frozenset[str]) -> PretrainSettings:
+    """Fill in what the model takes from the tokens and from the modalities present in the data."""
+    kinds: tuple[TokenKind, ...] = ()
+    if "spikes" in modalities:
+        kinds += ("counts",)
+    if "calcium" in modalities:
+        kinds += ("calcium",)
+    spikes, calcium = settings.tokens.spikes, settings.tokens.calcium
+    model = replace(
+        settings.model,
+        tokens=kinds,
+        counts_samples=spikes.samples_per_patch,
+        counts_patches=spikes.n_patches,
+        calcium_samples=calcium.samples_per_patch,
+        calcium_patches=calcium.n_patches,
+    )
+    return replace(settings, model=model)
+
+
+__all__ = [
+    "PRESETS",
+    "CalciumTokens",
+    "PretrainSettings",
+    "SpikeTokens",
+    "TokenSpec",
+    "TrainConfig",
+    "ViewConfig",
+    "for_modalities",
+    "preset_settings",
+    "with_changes",
+]

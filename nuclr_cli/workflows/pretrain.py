@@ -1,0 +1,273 @@
+"""`nuclr pretrain`: sessions in, a run folder with checkpoints out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nuclr_cli.data.pretrain_stream import PretrainStream
+from nuclr_cli.data.sessions import open_sessions
+from nuclr_cli.data.store import Session
+from nuclr_cli.errors import InputError
+from nuclr_cli.workflows.checkpoints import Checkpoint, load_checkpoint, newest_whole_checkpoint
+from nuclr_cli.workflows.config import flatten
+from nuclr_cli.workflows.devices import Device, choose_device
+from nuclr_cli.workflows.freed_memory import keep_freed_memory
+from nuclr_cli.workflows.metrics_log import read_metrics
+from nuclr_cli.workflows.pair_model import PairModel, initial_model
+from nuclr_cli.workflows.presets import PretrainSettings, for_modalities, preset_settings, with_changes
+from nuclr_cli.workflows.pretrain_sessions import check_same_sessions, say_skipped, session_roles
+from nuclr_cli.workflows.reporting import Reporter, SilentReporter
+from nuclr_cli.workflows.runs import (
+    DATA,
+    RUNS,
+    Run,
+    RunSession,
+    check_name,
+    create_run,
+    find_run,
+    list_runs,
+    open_run,
+)
+from nuclr_cli.workflows.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """What the user asked for.
+
+    Attributes:
+        data: DATA folder (or one session file).
+        runs: Folder that holds the runs.
+        name: Of the run; None = preset and time.
+        preset: None = by modality on a GPU, ``tiny`` on a CPU.
+        changes: Dotted settings that differ from the preset.
+        seed: None = the preset's.
+        hold_out_subjects: Subjects that pretraining must not see.
+        gpus: None = one GPU if there is one, else the CPU.
+        resume: Continue the named (or newest unfinished) run, else start it.
+        init_from: Run whose weights to start from.
+    """
+
+    data: Path = DATA
+    runs: Path = RUNS
+    name: str | None = None
+    preset: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    hold_out_subjects: tuple[str, ...] = ()
+    gpus: int | None = None
+    resume: bool = False
+    init_from: Path | None = None
+
+
+@dataclass(frozen=True)
+class PretrainRecord:
+    """What came out."""
+
+    run: Path
+    name: str
+    preset: str
+    device: str
+    steps: int
+    parameters: int
+    sessions: int
+    units: int
+    subjects: tuple[str, ...]
+    held_out_subjects: tuple[str, ...]
+    skipped: tuple[RunSession, ...]
+    windows: int
+    windows_dropped: int
+    first_loss: float | None
+    last_loss: float | None
+    rankme: float | None
+    seconds: float
+    resumed_from: int
+
+
+def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> PretrainRecord:
+    """Train an encoder.
+
+    Raises:
+        InputError: Bad data, settings, device or checkpoint.
+        Interrupted: A signal stopped the run after a checkpoint was saved.
+    """
+    reporter = reporter or SilentReporter()
+    began = time.monotonic()
+    device = choose_device(config.gpus)
+    if device.accelerator == "cpu":
+        keep_freed_memory()
+    unfinished = _run_to_resume(config, reporter)
+    if unfinished is not None:
+        run, checkpoint = unfinished, newest_whole_checkpoint(unfinished.checkpoints, reporter.warn)
+        _same_settings(run, config)
+        step = checkpoint.step if checkpoint else 0
+        if step >= run.settings.train.steps:
+            reporter.note(f"run {run.record.name} is finished: nothing to do")
+        else:
+            reporter.note(f"continuing run {run.record.name} at step {step} of {run.settings.train.steps}")
+        sessions = open_sessions(run.data)
+        check_same_sessions(run, sessions)
+        model = initial_model(run.settings)
+        if checkpoint is None and run.record.init_from:
+            _take_weights(model, open_run(Path(run.record.init_from)))
+    else:
+        checkpoint = None
+        if config.name is not None:
+            check_name(config.name)
+        sessions = open_sessions(config.data)
+        settings = _settings(config, sessions, device, reporter)
+        roles = session_roles(sessions, settings, config.hold_out_subjects)
+        say_skipped(roles, reporter)
+        model = initial_model(settings)
+        source = find_run(config.init_from, config.runs) if config.init_from else None
+        if source is not None:
+            _take_weights(model, source)
+            met = sorted(set(config.hold_out_subjects) & set(source.record.seen_subjects))
+            if met:
+                reporter.warn(
+                    f"{', '.join(met)}: held out here, but the weights of {source.folder} come from them, so "
+                    "probes that test on them are not inductive"
+                )
+        run = create_run(config.runs, config.name, settings, config.data, roles, source)
+    return _train(run, model, sessions, checkpoint, device, reporter, began)
+
+
+def _take_weights(model: PairModel, source: Run) -> None:
+    """Start from the weights of another run."""
+    weights = load_checkpoint(source.checkpoints).model
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
+        raise InputError(
+            f"The model of {source.folder} differs from the one asked for.",
+            "Use the same preset, model and loss settings, with sessions of the same modality",
+        ) from None
+
+
+def _train(
+    run: Run,
+    model: PairModel,
+    sessions: Sequence[Session],
+    checkpoint: Checkpoint | None,
+    device: Device,
+    reporter: Reporter,
+    began: float,
+) -> PretrainRecord:
+    settings, train = run.settings, run.settings.train
+    roles = {(s.subject, s.session, s.population): s.role for s in run.record.sessions}
+    training = [s for s in sessions if roles[s.key.subject, s.key.session, s.key.population] == "train"]
+    resumed_from = checkpoint.step if checkpoint else 0
+    trainer = Trainer(run, model, device, checkpoint, reporter, [str(s.key) for s in training])
+    if trainer.step < train.steps:
+        run = run.with_state("running", trainer.step)
+        trainer.run = run
+        workers = train.workers
+        if workers is None:
+            workers = 0 if device.accelerator == "cpu" else max(min(12, (os.cpu_count() or 2) - 1), 1)
+        stream = PretrainStream(
+            training,
+            settings.tokens,
+            seed=settings.seed,
+            batch_windows=train.batch_windows,
+            max_tokens=train.max_tokens,
+            dropout=(settings.views.dropout_low, settings.views.dropout_high),
+            min_units=settings.views.min_units,
+            num_workers=workers,
+            state=trainer.stream_state,
+        )
+        warmup = train.warmup_steps
+        if warmup is None:
+            warmup = round(min(stream.steps_in_epoch(), train.steps / 10))
+        try:
+            trainer.fit(iter(stream), warmup)
+        finally:
+            stream.close()
+        run = trainer.run
+    if run.record.state != "finished":  # also when it was stopped after its last step
+        run = run.with_state("finished", trainer.step)
+    rows = read_metrics(run.folder / "metrics.jsonl")
+    losses = [row["loss"] for row in rows if row.get("loss") is not None]
+    return PretrainRecord(
+        run=run.folder,
+        name=run.record.name,
+        preset=settings.preset,
+        device=device.name,
+        steps=trainer.step,
+        parameters=sum(p.numel() for p in model.parameters()),
+        sessions=len(training),
+        units=sum(s.n_units for s in training),
+        subjects=run.record.trained_subjects,
+        held_out_subjects=run.record.held_out_subjects,
+        skipped=tuple(s for s in run.record.sessions if s.role == "skipped"),
+        windows=trainer.counters.windows,
+        windows_dropped=trainer.counters.dropped,
+        first_loss=losses[0] if losses else None,
+        last_loss=losses[-1] if losses else None,
+        rankme=rows[-1].get("rankme") if rows else None,
+        seconds=time.monotonic() - began,
+        resumed_from=resumed_from,
+    )
+
+
+def _run_to_resume(config: PretrainConfig, reporter: Reporter) -> Run | None:
+    if not config.resume:
+        return None
+    if config.name is not None:
+        check_name(config.name)
+        folder = config.runs / config.name
+        return open_run(folder) if folder.is_dir() else None
+    # A run whose loss went wrong would go wrong again: it is continued only when it is named.
+    going = [
+        run for run in list_runs(config.runs, reporter.warn) if run.record.state in ("running", "stopped")
+    ]
+    return going[-1] if going else None
+
+
+def _settings(
+    config: PretrainConfig, sessions: Sequence[Session], device: Device, reporter: Reporter
+) -> PretrainSettings:
+    modalities = frozenset(session.modality for session in sessions)
+    preset = config.preset or str(config.changes.get("preset", ""))
+    if not preset:
+        if device.accelerator == "cpu":
+            preset, why = "tiny", "this is a CPU"
+        elif modalities == {"calcium"}:
+            preset, why = "calcium", "the sessions are calcium recordings"
+        else:
+            preset, why = "ephys", "the sessions hold spikes"
+        reporter.note(f"preset {preset}, since {why} (--preset chooses another)")
+    changes = {key: value for key, value in config.changes.items() if key != "preset"}
+    settings = with_changes(preset_settings(preset), changes)
+    if config.seed is not None:
+        settings = dataclasses.replace(settings, seed=config.seed)
+    return for_modalities(settings, modalities)
+
+
+def _same_settings(run: Run, config: PretrainConfig) -> None:
+    """A resumed run keeps its settings; what the command line says must not contradict them."""
+    stored = flatten(dataclasses.asdict(run.settings))
+    asked = dict(config.changes)
+    if config.preset is not None:
+        asked["preset"] = config.preset
+    if config.seed is not None:
+        asked["seed"] = config.seed
+    changes = {key: value for key, value in asked.items() if key != "preset"}
+    wanted = flatten(dataclasses.asdict(with_changes(run.settings, changes)))
+    wanted["preset"] = asked.get("preset", stored["preset"])
+    differing = [f"{k} is {stored[k]} in the run, {wanted[k]} here" for k in stored if stored[k] != wanted[k]]
+    if config.data != DATA and config.data.resolve() != run.data:
+        differing.append(f"the data are {run.data} in the run, {config.data.resolve()} here")
+    if config.hold_out_subjects and tuple(sorted(config.hold_out_subjects)) != run.record.held_out_subjects:
+        kept = ", ".join(run.record.held_out_subjects) or "nobody"
+        differing.append(f"held-out subjects: {kept} in the run, {', '.join(config.hold_out_subjects)} here")
+    if differing:
+        raise InputError(
+            f"Run {run.record.name} was started with other settings: {'; '.join(differing)}.",
+            "Leave those options out to continue it, or start another run with --name",
+        )

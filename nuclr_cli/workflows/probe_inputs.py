@@ -1,0 +1,264 @@
+"""What a probe reads: the table of embeddings, the run behind it, the labels, the split."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nuclr_cli.data.embeddings import EmbeddingTable, load_embeddings
+from nuclr_cli.errors import InputError
+from nuclr_cli.evaluation.split_files import file_split
+from nuclr_cli.evaluation.splits import Split, UnitKeys, session_split, subject_split, unit_split
+from nuclr_cli.workflows.probe_report import file_sha256
+from nuclr_cli.workflows.runs import Run, find_run, list_runs
+
+Knowledge = Literal["inductive", "transductive", "unknown"]
+
+AUTO_SUBJECTS = 3
+"""From so many labelled subjects on, the default split is by subject."""
+
+
+@dataclass(frozen=True)
+class ProbeTable:
+    """The embeddings under test.
+
+    Attributes:
+        path: The file.
+        sha256: Of its bytes.
+        table: Its content.
+        keys: Key of every row.
+        run: The run that made it, None when that run is not to be found.
+    """
+
+    path: Path
+    sha256: str
+    table: EmbeddingTable
+    keys: UnitKeys
+    run: Run | None
+
+    @property
+    def embedded(self) -> NDArray[np.bool_]:
+        """(N,) False where the unit was never seen active, so that it has no embedding."""
+        return self.table.seen
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One label of every row.
+
+    Attributes:
+        name: Column.
+        values: (N,) text, empty = unlabelled or left out by the user.
+        notes: What was left out.
+    """
+
+    name: str
+    values: NDArray[np.str_]
+    notes: tuple[str, ...] = ()
+
+
+def read_table(
+    run: Path | None, embeddings: Path | None, runs: Path, warn: Callable[[str], None] = lambda text: None
+) -> ProbeTable:
+    """Find and read the embeddings: those of a run (the newest by default), or a file.
+
+    Raises:
+        InputError: No run, no embeddings, or a file that the named run did not make.
+    """
+    found = find_run(run, runs, warn) if run is not None or embeddings is None else None
+    if embeddings is None:
+        assert found is not None
+        embeddings = found.embeddings
+        if not embeddings.is_file():
+            raise InputError(
+                f"The run {found.folder} has no embeddings yet.",
+                f"Make them with: nuclr embed --run {found.folder}",
+            )
+    table = load_embeddings(embeddings)
+    made_by = table.metadata.get("run", "")
+    if found is None:
+        found = next((one for one in reversed(list_runs(runs)) if one.id == made_by), None)
+    elif made_by and made_by != found.id:
+        raise InputError(
+            f"{embeddings} was made by the run {made_by}, not by {found.id}.",
+            f"Make it again with: nuclr embed --run {found.folder}, or leave --run away",
+        )
+    keys = UnitKeys(table.subject, table.session, table.population, table.unit_id)
+    return ProbeTable(embeddings, file_sha256(embeddings), table, keys, found)
+
+
+def read_labels(source: ProbeTable, name: str, classes: Sequence[str]) -> Labels:
+    """The label column, checked: it exists, and at least two classes have two embedded units each.
+
+    Args:
+        source: The table.
+        name: Column wanted.
+        classes: Classes to keep, () = all.
+
+    Raises:
+        InputError: Says which labels (classes) there are, with counts.
+    """
+    columns = source.table.labels
+    if name not in columns:
+        close = difflib.get_close_matches(name, columns, n=1, cutoff=0.4)
+        known = ", ".join(f"{key} ({_counts_text(columns[key])})" for key in sorted(columns)) or "none"
+        raise InputError(
+            f"No label {name!r} in {source.path}. Labels: {known}.",
+            f"Did you mean --label {close[0]}?"
+            if close
+            else "Add labels with nuclr preprocess SOURCE --labels FILE.csv, then run nuclr embed again",
+        )
+    values = columns[name]
+    present, counts = np.unique(values[values != ""], return_counts=True)
+    if not len(present):
+        raise InputError(
+            f"No unit in {source.path} has a {name}: the column is empty.",
+            "Add labels with nuclr preprocess SOURCE --labels FILE.csv, then run nuclr embed again",
+        )
+    notes: tuple[str, ...] = ()
+    if classes:
+        unknown = sorted(set(classes) - set(present.tolist()))
+        if unknown:
+            raise InputError(
+                f"No unit has {name} = {', '.join(unknown)}.", f"Classes: {_counts_text(values)}"
+            )
+        dropped = ~np.isin(values, list(classes)) & (values != "")
+        if dropped.any():
+            left = sorted(set(values[dropped].tolist()))
+            notes = (f"{int(dropped.sum())} units of {', '.join(left)} take no part (--classes).",)
+        values = np.where(np.isin(values, list(classes)), values, "")
+    embedded = values[source.embedded]
+    kept, counts = np.unique(embedded[embedded != ""], return_counts=True)
+    if len(kept) < 2:
+        found = _counts_text(values)
+        raise InputError(
+            f"A probe needs at least 2 classes of {name} among units with an embedding, and there is "
+            f"{len(kept)} (all units: {found}).",
+            "Label more units, or choose another --label",
+        )
+    poor = [str(klass) for klass, count in zip(kept, counts, strict=True) if count < 2]
+    poor += sorted(set(values.tolist()) - {""} - set(kept.tolist()))
+    if poor:
+        rest = [str(klass) for klass in kept if klass not in poor]
+        raise InputError(
+            f"{name} has classes with fewer than 2 units that have an embedding: {', '.join(poor)}.",
+            f"Label more units, or leave them out: --classes {','.join(rest)}"
+            if len(rest) >= 2
+            else "Label more units",
+        )
+    return Labels(name, values, notes)
+
+
+def _counts_text(values: NDArray[np.str_]) -> str:
+    names, counts = np.unique(values[values != ""], return_counts=True)
+    if not len(names):
+        return "no units"
+    order = np.argsort(-counts, kind="stable")
+    shown = [f"{names[i]} {counts[i]}" for i in order[:8].tolist()]
+    return ", ".join(shown) + (f", and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def choose_split(
+    source: ProbeTable,
+    labels: Labels,
+    split: str,
+    test_subjects: Sequence[str],
+    n_folds: int | None,
+    seed: int,
+) -> tuple[Split, tuple[str, ...]]:
+    """Build the split that the user asked for, or the default one.
+
+    Returns:
+        The split, and notes that say which choices were made.
+
+    Raises:
+        InputError: The data do not allow it, or options contradict one another.
+    """
+    keys, values = source.keys, labels.values
+    notes: list[str] = []
+    kind = split
+    if split == "auto":
+        n_subjects = len(set(keys.subject[values != ""].tolist()))
+        if test_subjects or n_subjects >= AUTO_SUBJECTS:
+            kind = "subject"
+        else:
+            kind = "unit"
+            notes.append(
+                f"Split by unit: only {n_subjects} subject(s) carry {labels.name} (a subject split is the "
+                f"default from {AUTO_SUBJECTS} on). It says nothing about new animals."
+            )
+    if test_subjects and kind != "subject":
+        raise InputError(f"--test-subjects does not go with --split {kind}.", "Use --split subject")
+    if n_folds is not None and kind != "unit":
+        raise InputError(
+            f"--folds does not go with a {kind} split: its folds follow from the {kind}s.",
+            "Leave --folds away, or use --split unit",
+        )
+    if kind == "unit":
+        return unit_split(keys, values, n_folds, seed), tuple(notes)
+    if kind == "session":
+        return session_split(keys, values), ()
+    if kind != "subject":
+        return file_split(Path(kind), keys, values), ()
+    if test_subjects:
+        return subject_split(keys, values, test_subjects, reason="--test-subjects"), ()
+    held_out = source.run.record.held_out_subjects if source.run else ()
+    labelled = set(keys.subject[values != ""].tolist())
+    usable = sorted(labelled & set(held_out))
+    if usable and len(usable) < len(labelled):
+        absent = sorted(set(held_out) - labelled)
+        if absent:
+            notes.append(f"Held-out subject(s) without {labels.name}: {', '.join(absent)}.")
+        return subject_split(keys, values, usable, reason="held out of pretraining"), tuple(notes)
+    if held_out and not usable:
+        notes.append(
+            f"None of the subjects held out of pretraining ({', '.join(held_out)}) carries {labels.name}: "
+            "one subject is left out at a time instead."
+        )
+    return subject_split(keys, values), tuple(notes)
+
+
+def knowledge(source: ProbeTable, split: Split) -> tuple[Knowledge, str]:
+    """Whether the test subjects were new, from the run's record (which counts the runs it started from).
+
+    Returns:
+        ``inductive`` only when neither pretraining nor the probe of any fold saw a subject that it tests;
+        and the reason in one sentence.
+    """
+    run = source.run
+    if run is None:
+        seen = set(source.table.metadata.get("trained_subjects", "").split("\n"))
+        if seen & set(split.test_subjects):
+            return (
+                "transductive",
+                "Pretraining saw test subjects (without labels), as the embeddings' file says.",
+            )
+        return "unknown", "The run behind these embeddings was not found, so what pretraining saw is unknown."
+    met = sorted(set(split.test_subjects) & set(run.record.seen_subjects))
+    if met:
+        share = (
+            "the test subjects"
+            if len(met) == len(split.test_subjects)
+            else f"test subject(s) {', '.join(met)}"
+        )
+        return "transductive", f"Pretraining saw {share} (without labels)."
+    if not split.subjects_disjoint:
+        return (
+            "transductive",
+            "Pretraining never saw the test subjects, but the probe trained on other units of them.",
+        )
+    return "inductive", "Neither pretraining nor the probe saw the test subjects."
+
+
+def assumed_subjects(source: ProbeTable) -> tuple[str, ...]:
+    """Subjects among the rows that are only a folder's name, as the run's record has it."""
+    if source.run is None:
+        return ()
+    present = set(source.table.subject.tolist())
+    return tuple(sorted({s.subject for s in source.run.record.sessions if s.subject_assumed} & present))

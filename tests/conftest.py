@@ -1,0 +1,75 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished `nuclr` process."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON document on stdout; fails when there is anything else."""
+        return json.loads(self.out)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of sample and real recordings beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"the folder of sample recordings is not here: {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def nuclr() -> Callable[..., Finished]:
+    """Run the command line in a process of its own."""
+
+    def run(*arguments: object, cwd: Path | None = None, timeout: float = 300) -> Finished:
+        done = subprocess.run(
+            [sys.executable, "-m", "nuclr_cli", *map(str, arguments)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DATA folder of four small sessions of four subjects; unit 3 of each never fires."""
+    from nuclr_cli.data.store import SourceRecord, write_population
+    from nuclr_cli.testing.simulate import tiny_population
+
+    folder = tmp_path_factory.mktemp("tiny") / "nuclr-data"
+    folder.mkdir()
+    for i in range(4):
+        population = tiny_population(
+            i, n_units=24, minutes=2.0, subject=f"s{i}", session=f"day{i}", silent_units=1
+        )
+        population = dataclasses.replace(population, attributes={"rig": "A"})
+        source = SourceRecord(path=f"tiny-{i}", reader="test", detected="made in memory")
+        write_population(population, folder / f"s{i}.h5", source=source)
+    return folder
