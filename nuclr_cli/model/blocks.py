@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nuclr_cli.model.config import ModelConfig
+from nuclr_cli.model.dropout import Dropout
 from nuclr_kernels import population_attention, temporal_attention
 
 
@@ -39,7 +40,7 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.up = nn.Linear(config.dim, 2 * hidden)
         self.down = nn.Linear(hidden, config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(U, L, D) to (U, L, D)."""
@@ -91,7 +92,7 @@ class AttentionPair(nn.Module):
         super().__init__()
         self.attention = attention
         self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """(U, L, D) to (U, L, D)."""
