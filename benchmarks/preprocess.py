@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,7 @@ FS_HZ = 30_000
 _CHILD = """
 import json, resource, sys, time
 from pathlib import Path
+from typing import Any
 began = time.perf_counter()
 from nuclr_cli.workflows.preprocess import PreprocessConfig, preprocess
 preprocess(PreprocessConfig(sources=(Path(sys.argv[1]),), out=Path(sys.argv[2])))
@@ -134,6 +136,41 @@ def main() -> None:
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "preprocess.json").write_text(text + "\n")
+        (arguments.out / "preprocess.md").write_text(_report(result))
+
+
+def _report(result: dict[str, Any]) -> str:
+    rows = {
+        "first run, whole process, s": result["wall_s"],
+        "first run, processor time, s": result["cpu_s"],
+        "rerun that finds nothing to do, s": result["unchanged_rerun_wall_s"],
+        "SHA-256 of the source, for comparison, s": result["sha256_of_source_s"],
+        "peak memory, MB": result["peak_memory_mb"],
+    }
+    machine, versions = result["machine"], result["versions"]
+    return "\n".join(
+        [
+            "# Preprocessing one session",
+            "",
+            f"A SpikeInterface numpy_folder of {result['units']} units, one hour and {result['spikes']:,} "
+            f"spikes ({result['source_mb']:.0f} MB), read, checked, hashed and written as a session file; "
+            f"{result['repeats']} repeats.",
+            "",
+            "| | least | median | most |",
+            "|--|--|--|--|",
+            *(
+                f"| {name} | {q['low']:.2f} | **{q['median']:.2f}** | {q['high']:.2f} |"
+                for name, q in rows.items()
+            ),
+            "",
+            f"Hardware: {machine['processor']}, {machine['cores']} cores, {machine['platform']}. "
+            f"nuclr {versions['nuclr']} (commit {result['commit']}), Python {versions['python']}, "
+            f"NumPy {versions['numpy']}.",
+            "",
+            "Made by `python benchmarks/preprocess.py --out benchmarks/results`.",
+            "",
+        ]
+    )
 
 
 def _processor() -> str:

@@ -38,9 +38,10 @@ SAMPLES = 16
 KINDS_OF_WORK = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::bmm"),
     "attention": ("scaled_dot_product",),
-    "drawing dropout masks": ("bernoulli",),
+    "drawing dropout masks": ("bernoulli", "aten::random_", "aten::ge"),
     "copies": ("aten::cat", "aten::copy_", "aten::fill_", "aten::zero_"),
     "activation and normalisation": ("gelu", "layer_norm"),
+    "gates, masks and scales": ("aten::mul",),
     "optimiser": ("_foreach", "addcmul", "addcdiv", "lerp"),
 }
 ALLOCATORS = ("default", "kept")
