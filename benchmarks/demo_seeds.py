@@ -1,4 +1,4 @@
-"""Run `nuclr demo` on several seeds and write the table of docs/results/demo.md.
+"""Run `nuclr demo` on several seeds and write the tables that docs/results/demo.md shows.
 
     python benchmarks/demo_seeds.py --seeds 1000,1001,1002,1003,1004 --jobs 2
 
@@ -69,6 +69,17 @@ def table(documents: dict[int, dict[str, Any]], label: str) -> list[str]:
     return lines
 
 
+def processor() -> str:
+    """Model name where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = (
+        [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        if cpuinfo.exists()
+        else []
+    )
+    return names[0].partition(":")[2].strip() if names else platform.machine()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -87,17 +98,21 @@ def main() -> None:
         f"{name} {metadata.version(name)}" for name in ("nuclr", "torch", "numpy", "scikit-learn")
     )
     lines = [
-        f"Hardware: {platform.machine()}, {os.cpu_count()} cores, {arguments.jobs} demo(s) at a time with "
+        "# The demo on other seeds",
+        "",
+        f"Hardware: {processor()}, {os.cpu_count()} cores, {arguments.jobs} demo(s) at a time with "
         f"{threads} thread(s) each. Python {platform.python_version()}, {versions}.",
+        "",
         f"Median time of one demo: {statistics.median(seconds):.0f} s.",
     ]
     for label in ("cell_type", "brain_region"):
         lines += [
             "",
-            f"### {label}: macro F1 on animals left out of the probe, in turn",
+            f"## {label}: macro F1 on animals left out of the probe, in turn",
             "",
             *table(documents, label),
         ]
+    lines += ["", f"Made by `python benchmarks/demo_seeds.py --seeds {arguments.seeds}`."]
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "demo_seeds.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     labels = ("cell_type", "brain_region")

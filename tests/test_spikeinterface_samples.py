@@ -130,6 +130,11 @@ def test_keep_chooses_by_label(samples: Path) -> None:
     assert population.units["cell_type"].tolist() == ["exc"]
     both = read(samples / "numpy_folder", ReadOptions(keep=("good", "MUA")))
     assert both.n_units == 7
+    assert not any("--keep" in warning for warning in both.warnings)
+    misspelt = read(samples / "numpy_folder", ReadOptions(keep=("good", "mau")))
+    assert misspelt.n_units == 6
+    (warning,) = misspelt.warnings
+    assert "no unit is labelled mau (labels here: good, mua, noise)" in warning
     with pytest.raises(ReaderError, match=r"no unit is left.*good: 6"):
         read(samples / "numpy_folder", ReadOptions(keep=("excellent",)))
     with pytest.raises(ReaderError, match="no curation labels"):

@@ -123,6 +123,15 @@ def kept_rows(columns: Mapping[str, NDArray[Any]], keep: tuple[str, ...], place:
     return np.asarray(wanted)
 
 
+def unmatched_labels(columns: Mapping[str, NDArray[Any]], keep: tuple[str, ...]) -> list[str]:
+    """Values of `keep` that no unit has: often a misspelling, sometimes just a clean recording."""
+    quality = columns.get("quality")
+    if keep == (EVERYTHING,) or quality is None or not _is_text(quality):
+        return []
+    found = {value.lower() for value in quality.tolist()}
+    return [value for value in keep if value.lower() not in found]
+
+
 def _is_text(column: NDArray[Any] | None) -> bool:
     return column is not None and column.ndim == 1 and column.dtype.kind == "U"
 

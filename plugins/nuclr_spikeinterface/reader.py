@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nuclr_cli.api import Population, Reader, ReaderError, ReadOptions
 from nuclr_spikeinterface import safe
-from nuclr_spikeinterface.columns import kept_rows, unit_columns
+from nuclr_spikeinterface.columns import kept_rows, unit_columns, unmatched_labels
 from nuclr_spikeinterface.formats import property_files, read_npz, read_npz_folder, read_numpy_folder
 from nuclr_spikeinterface.layout import Layout, recognise, saved_sortings_inside
 from nuclr_spikeinterface.phy import phy_files, read_phy
@@ -98,6 +98,11 @@ def _population(path: Path, detected: str, raw: RawSorting, options: ReadOptions
     notes = [*raw.notes, *column_notes, *timed.notes]
     if dropped_ids:
         notes.append(_dropped_note(columns, kept))
+    if unmatched := unmatched_labels(columns, options.keep):
+        found = ", ".join(sorted({value or "(blank)" for value in columns["quality"].tolist()}))
+        column_warnings.append(
+            f"--keep: no unit is labelled {' or '.join(unmatched)} (labels here: {found})."
+        )
     subject, subject_assumed = _subject(path, raw, options, notes)
     versions = {"numpy": np.__version__, **raw.versions}
     return Population(
