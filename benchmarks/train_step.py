@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -36,12 +37,12 @@ from nuclr_kernels import temporal_attention
 
 SAMPLES = 16
 KINDS_OF_WORK = {
-    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm"),
+    "matrix products": (r"aten::(add|b)?mm$",),
     "attention": ("scaled_dot_product",),
-    "drawing dropout masks": ("bernoulli", "aten::random_", "aten::ge"),
+    "drawing dropout masks": ("bernoulli", "aten::random_", r"aten::ge$"),
     "copies": ("aten::cat", "aten::copy_", "aten::fill_", "aten::zero_"),
     "activation and normalisation": ("gelu", "layer_norm"),
-    "gates, masks and scales": ("aten::mul",),
+    "gates, masks and scales": (r"aten::mul_?$",),
     "optimiser": ("_foreach", "addcmul", "addcdiv", "lerp"),
 }
 ALLOCATORS = ("default", "kept")
@@ -269,7 +270,9 @@ def profile_tables(rows: int) -> str:
     total = sum(event.self_cpu_time_total for event in events)
     shares = dict.fromkeys((*KINDS_OF_WORK, "everything else"), 0.0)
     for event in events:
-        kinds = [kind for kind, parts in KINDS_OF_WORK.items() if any(part in event.key for part in parts)]
+        kinds = [
+            kind for kind, parts in KINDS_OF_WORK.items() if any(re.search(part, event.key) for part in parts)
+        ]
         shares[(*kinds, "everything else")[0]] += event.self_cpu_time_total / total
     lines = [
         "| work | share |",

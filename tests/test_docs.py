@@ -309,3 +309,12 @@ def test_settings_page_has_every_key_that_can_be_set(settings_table: ModuleType)
     assert "model.counts_samples" not in table
     assert "| `train.learning_rate` | 0.0005 | 0.000125 | " in table
     assert " | Peak rate of AdamW. |\n" in table
+
+
+def test_the_tables_of_the_demo_are_the_measured_ones() -> None:
+    measured = (ROOT / "benchmarks" / "results" / "demo_seeds.md").read_text(encoding="utf-8")
+    shown = (ROOT / "docs" / "results" / "demo.md").read_text(encoding="utf-8")
+    tables = re.findall(r"(?:^\|.*\n)+", measured, flags=re.MULTILINE)
+    assert len(tables) == 2
+    for table in tables:
+        assert table in shown

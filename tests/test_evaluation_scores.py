@@ -166,6 +166,23 @@ def test_whole_subjects_trade_labels_and_few_ways_are_all_tried():
     assert test.smallest_p == pytest.approx(1 / 6)
 
 
+@pytest.mark.parametrize(
+    ("classes", "smallest"), [([0, 0, 1, 1], 2 / 6), ([0, 0, 0, 1], 1 / 4), ([0, 1, 2, 2], 2 / 12)]
+)
+def test_a_score_without_class_names_ties_with_its_renamings(classes, smallest):
+    subject = np.repeat(["a", "b", "c", "d"], 2)
+    codes = np.repeat(classes, 2)
+
+    def score(labels):
+        same = labels[:, None] == labels[None, :]
+        return float((same == (codes[:, None] == codes[None, :])).mean())
+
+    test = permutation_test(score, subject, codes, 200, seed=0, symmetric=True)
+    assert test.exact
+    assert test.p_value == pytest.approx(smallest)
+    assert test.smallest_p == pytest.approx(smallest)
+
+
 def test_many_ways_are_sampled_and_the_true_labelling_counts():
     subject = np.repeat([f"m{i:02d}" for i in range(16)], 2)
     codes = np.repeat(np.arange(16) % 2, 2)

@@ -25,7 +25,8 @@ class PermutationTest:
         exact: Whether these are all there are.
         permuted: ``subjects`` (labels are constant within subjects, so whole subjects trade labels) or
             ``units within subjects``.
-        smallest_p: The smallest value this test could give.
+        smallest_p: The smallest value this test could give: with a score that knows no class names, subjects
+            2 + 2 are split the same way by two of the six labellings.
         null_mean: Mean score of permuted labels.
         null_high: 95th percentile of their scores.
     """
@@ -56,6 +57,8 @@ def permutation_test(
     n_permutations: int,
     seed: int,
     on_step: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    symmetric: bool = False,
 ) -> PermutationTest:
     """Compare the score of the true labels with that of permuted ones, everything refitted each time.
 
@@ -66,17 +69,20 @@ def permutation_test(
         n_permutations: How many labellings to try, >= 1; fewer when there are not that many.
         seed: Seed of the draws.
         on_step: Called with (done, total) after each labelling.
+        symmetric: The score stays the same when classes trade their names, as that of a refitted probe does.
     """
     observed = score(codes)
     constant = label_constant(subject, codes)
     names, group = np.unique(subject, return_inverse=True)
     exact = False
+    alike = 1
     if constant:
         label_of = np.zeros(len(names), dtype=np.int64)
         label_of[group] = codes
         total = _n_labellings(label_of)
         exact = total - 1 <= n_permutations
         if exact:
+            alike = _n_renamings(label_of) if symmetric else 1
             labellings = (np.array(one)[group] for one in _all_labellings(label_of))
             n = total - 1
         else:
@@ -98,7 +104,7 @@ def permutation_test(
         n=n,
         exact=exact,
         permuted="subjects" if constant else "units within subjects",
-        smallest_p=1 / (1 + n),
+        smallest_p=min(alike / (1 + n), p_value),
         null_mean=float(values.mean()) if n else math.nan,
         null_high=float(np.percentile(values, 95)) if n else math.nan,
     )
@@ -110,6 +116,12 @@ def _n_labellings(labels: NDArray[np.int64]) -> int:
     for count in np.unique(labels, return_counts=True)[1].tolist():
         total //= math.factorial(count)
     return total
+
+
+def _n_renamings(labels: NDArray[np.int64]) -> int:
+    """Ways in which classes with equally many subjects can trade names."""
+    sizes = np.unique(labels, return_counts=True)[1]
+    return math.prod(math.factorial(n) for n in np.unique(sizes, return_counts=True)[1].tolist())
 
 
 def _all_labellings(labels: NDArray[np.int64]) -> Iterator[list[int]]:

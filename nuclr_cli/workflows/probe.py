@@ -165,7 +165,13 @@ def _permute(question: Question, config: ProbeConfig, reporter: Reporter) -> Per
 
     with reporter.progress("permutation test", None, "labellings") as bar:
         return permutation_test(
-            score, subject, codes, n, config.seed, lambda done, total: bar.update(done, f"of {total}")
+            score,
+            subject,
+            codes,
+            n,
+            config.seed,
+            lambda done, total: bar.update(done, f"of {total}"),
+            symmetric=True,
         )
 
 
