@@ -1,4 +1,4 @@
-"""All that a reader plugin may import: the hook, the records, the errors. Needs only numpy and pluggy.
+"""All that a reader plugin may import: hook, records, errors, `safe_files`. Needs only numpy and pluggy.
 
 A plugin is a module named by an entry point of the group ``nuclr``::
 
@@ -21,7 +21,8 @@ import numpy as np
 import pluggy
 from numpy.typing import NDArray
 
-from nuclr_cli.errors import MissingPackageError, NuclrError
+from nuclr_cli import safe_files
+from nuclr_cli.errors import MissingPackageError, ReaderError
 
 __all__ = [
     "CalciumTraces",
@@ -34,16 +35,13 @@ __all__ = [
     "Spikes",
     "hookimpl",
     "hookspec",
+    "safe_files",
 ]
 
 Modality = Literal["spikes", "calcium"]
 
 hookspec = pluggy.HookspecMarker("nuclr")
 hookimpl = pluggy.HookimplMarker("nuclr")
-
-
-class ReaderError(NuclrError):
-    """The source is recognised but broken (exit 3). Name the file, the unit and the count in `what`."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +129,13 @@ class ReadOptions:
         duration_s: Length of the recording (of each segment when several), () = unknown.
         fs_hz: Sampling or frame rate where the source has none.
         keep: Curation labels to keep (``good``, ``mua``, ...); () = everything that is not ``noise``.
+        signal: ``dff`` or ``spks`` (deconvolved) of a calcium recording; None = ``dff``.
+        timestamps: ``.npy`` file with the time of each frame in seconds, None = from the source.
+        min_iscell: Classifier probability from which an ROI is a cell; None = as the source was curated.
+        red_label: Cell type of cells marked by a second channel; None = they get no label.
+        series: Names of the series to read where a file has several; () = the only one.
+        drop_nan_units: Leave out units with NaN in their trace, naming them; False = refuse the source.
+        extractor: Name of the loader of a wrapped library; needs `trust`.
         trust: Allow code or pickles inside the source to run.
         extra: Further options of a single reader, by name.
     """
@@ -141,6 +146,13 @@ class ReadOptions:
     duration_s: tuple[float, ...] = ()
     fs_hz: float | None = None
     keep: tuple[str, ...] = ()
+    signal: Literal["dff", "spks"] | None = None
+    timestamps: Path | None = None
+    min_iscell: float | None = None
+    red_label: str | None = None
+    series: tuple[str, ...] = ()
+    drop_nan_units: bool = False
+    extractor: str | None = None
     trust: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
 
@@ -152,11 +164,14 @@ class Reader(ABC):
         name: What ``--reader`` takes; lower case, unique among installed readers.
         formats: Formats it knows, for people.
         looks_for: What `detect` looks for, one sentence; shown when no reader knows a path.
+        options: Fields of `ReadOptions` that `read` honours, besides subject, session, trust and extra.
+            Another one that a user gives is an error instead of being ignored. None = not said.
     """
 
     name: str
     formats: tuple[str, ...] = ()
     looks_for: str = ""
+    options: frozenset[str] | None = None
 
     @abstractmethod
     def detect(self, path: Path) -> str | None:

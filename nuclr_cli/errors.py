@@ -33,6 +33,10 @@ class InputError(NuclrError):
     """Bad data or a bad option value (exit 3). Nothing half-written is left behind."""
 
 
+class ReaderError(NuclrError):
+    """The source is recognised but broken (exit 3). Name the file, the unit and the count in `what`."""
+
+
 class MissingPackageError(NuclrError):
     """An optional package is not installed (exit 4). `fix` is the install command."""
 

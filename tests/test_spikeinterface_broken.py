@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from nuclr_cli.api import ReaderError, ReadOptions
 from nuclr_cli.errors import InputError
+from nuclr_cli.safe_files import load_column
 from nuclr_cli.workflows.preprocess import PreprocessConfig, preprocess
 from nuclr_spikeinterface import SpikeInterfaceReader
-from nuclr_spikeinterface.safe import load_column
 
 LAYOUTS = {
     "numpy": "numpy_folder",

@@ -310,7 +310,7 @@ def test_spikes_out_of_order_between_units_are_sorted_and_said(samples: Path, tm
 
 def test_blocks_do_not_change_what_is_read(samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {name: read(samples / name) for name in (*SAME_SORTING, "kilosort4_phy_curated")}
-    monkeypatch.setattr("nuclr_spikeinterface.safe.BLOCK", 100)
+    monkeypatch.setattr("nuclr_cli.safe_files.BLOCK", 100)
     for name, expected in whole.items():
         population = read(samples / name)
         np.testing.assert_array_equal(spikes_of(population).times, spikes_of(expected).times)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -64,6 +64,31 @@ def register(app: typer.Typer) -> None:
         fs: Annotated[
             float | None, typer.Option(metavar="HZ", help="Sampling rate, where the source has none.")
         ] = None,
+        signal: Annotated[
+            Literal["dff", "spks"] | None,
+            typer.Option(help="Two-photon: dF/F (the default) or deconvolved activity."),
+        ] = None,
+        timestamps: Annotated[
+            Path | None, typer.Option(metavar="NPY", help="Two-photon: time of each frame in seconds.")
+        ] = None,
+        min_iscell: Annotated[
+            float | None,
+            typer.Option(metavar="P", help="Suite2p: probability from which an ROI is a cell."),
+        ] = None,
+        red_label: Annotated[
+            str | None, typer.Option(metavar="NAME", help="Suite2p: cell type of the red cells, e.g. PV.")
+        ] = None,
+        series: Annotated[
+            list[str] | None,
+            typer.Option(metavar="NAME", help="Series to read where a file has several. Repeatable."),
+        ] = None,
+        drop_nan_units: Annotated[
+            bool, typer.Option("--drop-nan-units", help="Leave out units with NaN in their trace.")
+        ] = False,
+        extractor: Annotated[
+            str | None,
+            typer.Option(metavar="NAME", help="SpikeInterface extractor for other formats; needs --trust."),
+        ] = None,
         option: Annotated[
             list[str] | None,
             typer.Option(metavar="KEY=VALUE", help="Option that only one reader knows. Repeatable."),
@@ -98,6 +123,13 @@ def register(app: typer.Typer) -> None:
             segment_starts_s=parse_seconds(segment_starts or "", "--segment-starts"),
             duration_s=parse_seconds(duration or "", "--duration"),
             fs_hz=fs,
+            signal=signal,
+            timestamps=timestamps,
+            min_iscell=min_iscell,
+            red_label=red_label,
+            series=tuple(series or ()),
+            drop_nan_units=drop_nan_units,
+            extractor=extractor,
             jobs=jobs,
             overwrite=overwrite,
             trust=trust,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nuclr_cli.api import ReadOptions
+from nuclr_cli.api import Reader, ReadOptions
 from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.registry import Registry
 from nuclr_cli.workflows.labels import LabelTable, read_label_table
@@ -46,12 +46,49 @@ def plan_jobs(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
             reader, detected = registry.find(request.path, request.reader or None, warn=reporter.warn)
         except NuclrError as error:
             errors.append(error)
+            continue
+        ignored = _ignored_options(reader, request.options)
+        if ignored:
+            errors.append(
+                InputError(
+                    f"The reader {reader.name!r} has no use for {', '.join(ignored)} ({request.path} is a "
+                    f"{detected}).",
+                    f"Leave {', '.join(ignored)} out.",
+                )
+            )
         else:
             jobs.append(replace(request, path=request.path.resolve(), reader=reader.name, detected=detected))
     if errors:
         raise all_in_one(errors, len(requests), "cannot be used; nothing was written")
     _refuse_repeats(jobs)
     return jobs
+
+
+_OPTION_NAMES = {
+    "segment_starts_s": "--segment-starts",
+    "duration_s": "--duration",
+    "fs_hz": "--fs",
+    "keep": "--keep",
+    "signal": "--signal",
+    "timestamps": "--timestamps",
+    "min_iscell": "--min-iscell",
+    "red_label": "--red-label",
+    "series": "--series",
+    "drop_nan_units": "--drop-nan-units",
+    "extractor": "--extractor",
+}
+
+
+def _ignored_options(reader: Reader, options: ReadOptions) -> list[str]:
+    """Options that the user gave and the reader would silently ignore."""
+    if reader.options is None:
+        return []
+    defaults = ReadOptions()
+    return [
+        name
+        for field, name in _OPTION_NAMES.items()
+        if getattr(options, field) != getattr(defaults, field) and field not in reader.options
+    ]
 
 
 def _requests(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
@@ -63,6 +100,13 @@ def _requests(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
         duration_s=config.duration_s,
         fs_hz=config.fs_hz,
         keep=config.keep,
+        signal=config.signal,
+        timestamps=None if config.timestamps is None else config.timestamps.resolve(),
+        min_iscell=config.min_iscell,
+        red_label=config.red_label,
+        series=config.series,
+        drop_nan_units=config.drop_nan_units,
+        extractor=config.extractor,
         trust=config.trust,
         extra=config.extra,
     )

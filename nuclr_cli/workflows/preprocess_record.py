@@ -27,6 +27,8 @@ class PreprocessConfig:
         keep: Curation labels to keep; () = all but ``noise``, ``("all",)`` = everything.
         segment_starts_s, duration_s: Seconds, one per segment; () = unknown.
         fs_hz: Sampling rate where the source has none.
+        signal, timestamps, min_iscell, red_label, series, drop_nan_units, extractor: As in
+            `nuclr_cli.api.ReadOptions`.
         jobs: Processes, None = as many as cores and sources.
         overwrite: Replace files made from the same source.
         trust: Let pickles inside sources run.
@@ -45,6 +47,13 @@ class PreprocessConfig:
     segment_starts_s: tuple[float, ...] = ()
     duration_s: tuple[float, ...] = ()
     fs_hz: float | None = None
+    signal: Literal["dff", "spks"] | None = None
+    timestamps: Path | None = None
+    min_iscell: float | None = None
+    red_label: str | None = None
+    series: tuple[str, ...] = ()
+    drop_nan_units: bool = False
+    extractor: str | None = None
     jobs: int | None = None
     overwrite: bool = False
     trust: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import traceback
 from collections.abc import Mapping
@@ -60,7 +61,23 @@ class SourceJob:
             "broadcast": dict(self.broadcast),
             "labels": None if self.labels is None else self.labels.fingerprint,
         }
+        # Only what was said: files that were made before an option existed are still made with these options.
+        defaults = ReadOptions()
+        for name in ("signal", "min_iscell", "red_label", "series", "drop_nan_units", "extractor"):
+            value = getattr(self.options, name)
+            if value != getattr(defaults, name):
+                options[name] = list(value) if isinstance(value, tuple) else value
+        if self.options.timestamps is not None:
+            options["timestamps"] = _named_digest(self.options.timestamps)
         return SourceRecord(str(self.path), self.reader, self.detected, files, options)
+
+
+def _named_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return f"{path.name} sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}.", "Check the path.") from None
 
 
 @dataclass(frozen=True)

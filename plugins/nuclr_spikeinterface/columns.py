@@ -153,4 +153,6 @@ def _is_missing(item: Any) -> bool:
 
 
 def _text(item: Any) -> str:
+    if isinstance(item, np.ndarray):
+        item = item.tolist()
     return item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)

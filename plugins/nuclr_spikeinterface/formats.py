@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.api import ReaderError
-from nuclr_spikeinterface import safe
+from nuclr_cli.api import ReaderError, safe_files
 from nuclr_spikeinterface.sorting import (
     Block,
     RawSorting,
@@ -30,9 +29,9 @@ def read_numpy_folder(folder: Path, *, trust: bool) -> RawSorting:
         ReaderError: A file is missing or damaged.
     """
     info_path, spikes_path = folder / "numpysorting_info.json", folder / "spikes.npy"
-    info = safe.read_json(info_path)
+    info = safe_files.read_json(info_path)
     unit_ids = text_ids(info.get("unit_ids"), info_path)
-    spikes = safe.open_npy(spikes_path)
+    spikes = safe_files.open_npy(spikes_path)
     names = spikes.dtype.names or ()
     missing = [name for name in _SPIKE_FIELDS if name not in names]
     if missing or spikes.ndim != 1:
@@ -46,7 +45,7 @@ def read_numpy_folder(folder: Path, *, trust: bool) -> RawSorting:
     n_segments = number_of_segments(info.get("num_segments"), info_path)
 
     def blocks() -> Iterator[Block]:
-        for rows in safe.npy_blocks(spikes_path):
+        for rows in safe_files.npy_blocks(spikes_path):
             yield from _by_segment(rows, n_segments, spikes_path)
 
     return RawSorting(
@@ -69,7 +68,7 @@ def read_npz_folder(folder: Path, *, trust: bool) -> RawSorting:
         ReaderError: A file is missing or damaged.
     """
     pointer = folder / "npz.json"
-    arguments = safe.read_json(pointer).get("kwargs")
+    arguments = safe_files.read_json(pointer).get("kwargs")
     name = arguments.get("file_path") if isinstance(arguments, dict) else None
     # The name comes from a data file: it may only point at a neighbour.
     if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
@@ -103,24 +102,26 @@ def read_npz(
     """
     if not path.is_file():
         raise ReaderError(f"{path} is missing.", "Copy the whole folder again, or save it again.")
-    stored_ids = safe.load_npz(path, "unit_ids")
+    stored_ids = safe_files.load_npz(path, "unit_ids")
     unit_ids = text_ids(stored_ids, path)
-    n_segments = number_of_segments(_only(safe.load_npz(path, "num_segment"), "num_segment", path), path)
-    fs_hz = sampling_rate(_only(safe.load_npz(path, "sampling_frequency"), "sampling_frequency", path))
+    n_segments = number_of_segments(
+        _only(safe_files.load_npz(path, "num_segment"), "num_segment", path), path
+    )
+    fs_hz = sampling_rate(_only(safe_files.load_npz(path, "sampling_frequency"), "sampling_frequency", path))
 
     def blocks() -> Iterator[Block]:
         order = np.argsort(unit_ids)
         for segment in range(n_segments):
-            samples = _flat(safe.load_npz(path, f"spike_indexes_seg{segment}"), "spike_indexes", path)
-            labels = _flat(safe.load_npz(path, f"spike_labels_seg{segment}"), "spike_labels", path)
+            samples = _flat(safe_files.load_npz(path, f"spike_indexes_seg{segment}"), "spike_indexes", path)
+            labels = _flat(safe_files.load_npz(path, f"spike_labels_seg{segment}"), "spike_labels", path)
             require_integers(samples, f"spike_indexes_seg{segment}", path)
             if len(samples) != len(labels):
                 raise ReaderError(
                     f"{path}: segment {segment} has {len(samples)} spikes but {len(labels)} unit labels.",
                     "Save the sorting again.",
                 )
-            for begin in range(0, len(samples), safe.BLOCK):
-                part = slice(begin, begin + safe.BLOCK)
+            for begin in range(0, len(samples), safe_files.BLOCK):
+                part = slice(begin, begin + safe_files.BLOCK)
                 yield Block(segment, samples[part], _rows_of(labels[part], unit_ids, order, path))
 
     return RawSorting(
@@ -192,7 +193,7 @@ def _flat(array: NDArray[Any], name: str, place: Path) -> NDArray[Any]:
 def _properties(folder: Path, n_units: int, *, trust: bool) -> dict[str, NDArray[Any]]:
     columns = {}
     for path in property_files(folder):
-        columns[path.stem] = column = safe.load_column(path, trust=trust)
+        columns[path.stem] = column = safe_files.load_column(path, trust=trust)
         if column.ndim == 0 or len(column) != n_units:
             raise ReaderError(
                 f"{path} has shape {column.shape}, expected one value for each of the {n_units} units.",
@@ -216,7 +217,7 @@ def _annotations(folder: Path) -> dict[str, Any]:
     kept = _si_folder(folder).get("annotations")
     merged = dict(kept) if isinstance(kept, dict) else {}
     if (folder / "annotations.json").is_file():
-        merged.update(safe.read_json(folder / "annotations.json"))
+        merged.update(safe_files.read_json(folder / "annotations.json"))
     return merged
 
 
@@ -228,4 +229,4 @@ def _written_by(folder: Path) -> dict[str, str]:
 def _si_folder(folder: Path) -> dict[str, Any]:
     """``si_folder.json``. Class and module names in it are ignored: they say what to run."""
     path = folder / "si_folder.json"
-    return safe.read_json(path) if path.is_file() else {}
+    return safe_files.read_json(path) if path.is_file() else {}

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from nuclr_spikeinterface import safe
+from nuclr_cli.api import safe_files
 
 
 class Layout(Enum):
@@ -59,7 +59,7 @@ def recognise(path: Path) -> Sighting | None:
 def _recognise_file(path: Path) -> Sighting | None:
     if path.suffix.lower() != ".npz":
         return None
-    names = safe.npz_names(path)
+    names = safe_files.npz_names(path)
     if names is None:
         # Nobody can read it, and saying so beats "no reader recognises it".
         return Sighting(Layout.NPZ, "damaged, not a zip archive")

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.api import ReaderError
-from nuclr_spikeinterface import safe
+from nuclr_cli.api import ReaderError, safe_files
 from nuclr_spikeinterface.cluster_tables import cluster_table_files, read_cluster_tables
 from nuclr_spikeinterface.sorting import Block, RawSorting, require_integers, sampling_rate
 
@@ -28,8 +27,8 @@ def read_phy(folder: Path) -> RawSorting:
         notes.append(
             "There is no spike_clusters.npy, so units are the templates in spike_templates.npy (uncurated)."
         )
-    times = _one_per_spike(safe.open_npy(times_path), "spike times", times_path)
-    clusters = _one_per_spike(safe.open_npy(clusters_path), "cluster ids", clusters_path)
+    times = _one_per_spike(safe_files.open_npy(times_path), "spike times", times_path)
+    clusters = _one_per_spike(safe_files.open_npy(clusters_path), "cluster ids", clusters_path)
     if len(times) != len(clusters):
         raise ReaderError(
             f"{times_path} has {len(times)} spikes but {clusters_path.name} has {len(clusters)}.",
@@ -46,15 +45,15 @@ def read_phy(folder: Path) -> RawSorting:
     notes += tables.notes
 
     def blocks() -> Iterator[Block]:
-        for begin in range(0, len(times), safe.BLOCK):
-            part = slice(begin, begin + safe.BLOCK)
+        for begin in range(0, len(times), safe_files.BLOCK):
+            part = slice(begin, begin + safe_files.BLOCK)
             yield Block(0, times[part], np.searchsorted(ids, clusters[part]))
 
     return RawSorting(
         place=times_path,
         unit_ids=unit_ids,
         n_segments=1,
-        fs_hz=sampling_rate(safe.read_params(params_path).get("sample_rate")),
+        fs_hz=sampling_rate(safe_files.read_params(params_path).get("sample_rate")),
         fs_place=params_path,
         blocks=blocks,
         properties=tables.columns,
@@ -97,6 +96,6 @@ def _one_per_spike(array: NDArray[Any], what: str, place: Path) -> NDArray[Any]:
 def _distinct(clusters: NDArray[Any]) -> NDArray[np.int64]:
     """Sorted distinct cluster numbers, found block by block."""
     found: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-    for begin in range(0, len(clusters), safe.BLOCK):
-        found = np.union1d(found, np.unique(clusters[begin : begin + safe.BLOCK]).astype(np.int64))
+    for begin in range(0, len(clusters), safe_files.BLOCK):
+        found = np.union1d(found, np.unique(clusters[begin : begin + safe_files.BLOCK]).astype(np.int64))
     return found

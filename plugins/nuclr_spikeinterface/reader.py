@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.api import Population, Reader, ReaderError, ReadOptions
-from nuclr_spikeinterface import safe
+from nuclr_cli.api import Population, Reader, ReaderError, ReadOptions, safe_files
 from nuclr_spikeinterface.columns import kept_rows, unit_columns, unmatched_labels
 from nuclr_spikeinterface.formats import property_files, read_npz, read_npz_folder, read_numpy_folder
 from nuclr_spikeinterface.layout import Layout, recognise, saved_sortings_inside
@@ -32,6 +31,7 @@ class SpikeInterfaceReader(Reader):
     """
 
     name = "spikeinterface"
+    options = frozenset({"segment_starts_s", "duration_s", "fs_hz", "keep"})
     formats = ("numpy_folder", "npz_folder", "npz", "zarr", "phy", "kilosort")
     looks_for = (
         "numpysorting_info.json, npz.json, a zarr group with spikes/, params.py + spike_times.npy, "
@@ -194,7 +194,7 @@ def _look_inside(path: Path, layout: Layout) -> ReaderError:
     if layout is Layout.ANALYZER:
         return ReaderError(f"{path} is a {layout.value}; nuclr reads the sorting saved inside it.", fix)
     log_path = path / "spikeinterface_log.json"
-    log = safe.read_json(log_path)
+    log = safe_files.read_json(log_path)
     if log.get("error"):
         trace = log.get("error_trace")
         reason = str(trace[-1]).strip() if isinstance(trace, list) and trace else "see the log"

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.api import MissingPackageError, ReaderError
-from nuclr_spikeinterface import safe
+from nuclr_cli.api import MissingPackageError, ReaderError, safe_files
 from nuclr_spikeinterface.layout import zarr_attributes
 from nuclr_spikeinterface.sorting import (
     Block,
@@ -86,7 +85,7 @@ def read_zarr(folder: Path) -> RawSorting:
     def blocks() -> Iterator[Block]:
         # Whole chunks: a chunk is decoded as often as a slice touches it.
         chunk = max(int(samples.chunks[0]), 1)
-        step = math.ceil(safe.BLOCK / chunk) * chunk
+        step = math.ceil(safe_files.BLOCK / chunk) * chunk
         for begin in range(0, samples.shape[0], step):
             end = min(begin + step, samples.shape[0])
             sample_part, unit_part = store.slice(samples, begin, end), store.slice(units, begin, end)
@@ -150,7 +149,7 @@ class _Store:
                 f"{self.folder} has no array {name!r}; a SpikeInterface zarr sorting needs it.",
                 "Copy it again, or save it again.",
             )
-        header = safe.read_json(header_path)
+        header = safe_files.read_json(header_path)
         filters = header.get("filters") or []
         codecs = [header.get("compressor"), *(filters if isinstance(filters, list) else [filters])]
         names = [

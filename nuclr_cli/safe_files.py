@@ -1,4 +1,8 @@
-"""Reads arrays, pickled property columns, JSON and ``params.py`` without running anything found in them."""
+"""Reads arrays, pickled values, JSON and ``params.py`` without running anything found in them.
+
+For reader plugins, as ``nuclr_cli.api.safe_files``: the usual loaders (``np.load(allow_pickle=True)``,
+``pickle.load``, ``exec``) run whatever a folder that someone else sent asks for.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,15 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.api import ReaderError
+from nuclr_cli.errors import ReaderError
 
 BLOCK = 1 << 20  # rows read at a time: 24 MB of a SpikeInterface spike vector
 
 # Deflate cannot shrink anything further than 1032 to 1; a larger promise is a lie, not data.
 _MOST_DEFLATION = 1100
+
+_COPY_AGAIN = "Copy it again, or save it again with the program that made it."
+_SAVE_AGAIN = "Save it again with the program that made it."
 
 # What damaged or hostile bytes make numpy, zipfile, ast and pickle raise.
 DAMAGE = (
@@ -53,7 +60,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except DAMAGE as error:
-        raise ReaderError(f"{path} cannot be read as JSON: {error}.", "Save the sorting again.") from None
+        raise ReaderError(f"{path} cannot be read as JSON: {error}.", _SAVE_AGAIN) from None
     if not isinstance(content, dict):
         raise ReaderError(f"{path} holds a JSON {type(content).__name__}, expected an object.")
     return content
@@ -70,9 +77,9 @@ def open_npy(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
-        raise ReaderError(f"{path} is missing.", "Copy the whole folder again, or save it again.") from None
+        raise ReaderError(f"{path} is missing.", _COPY_AGAIN) from None
     except DAMAGE as error:
-        raise ReaderError(f"{path} is damaged: {error}.", "Copy it again, or save it again.") from None
+        raise ReaderError(f"{path} is damaged: {error}.", _COPY_AGAIN) from None
     return array
 
 
@@ -95,7 +102,7 @@ def npy_blocks(path: Path) -> Iterator[NDArray[Any]]:
 
 
 def load_column(path: Path, *, trust: bool) -> NDArray[Any]:
-    """A property column: plain values, or Python objects through `unpickle_objects`.
+    """An array read into memory: plain values, or Python objects through `unpickle_objects`.
 
     Args:
         path: The ``.npy`` file.
@@ -116,7 +123,7 @@ def load_column(path: Path, *, trust: bool) -> NDArray[Any]:
     except ReaderError:
         raise
     except DAMAGE as error:
-        raise ReaderError(f"{path} is damaged: {error}.", "Copy it again, or save it again.") from None
+        raise ReaderError(f"{path} is damaged: {error}.", _COPY_AGAIN) from None
 
 
 def _holds_objects(file: IO[bytes]) -> bool:
@@ -156,15 +163,45 @@ class _Array:
     """Stands in for `numpy.ndarray` while unpickling: keeps the values, builds nothing."""
 
     def __init__(self) -> None:
-        self.values: list[Any] = []
-        self.shape: tuple[int, ...] = ()
+        self.shape: tuple[int, ...] = (0,)
+        self.objects: list[Any] | None = None
+        self.plain: NDArray[Any] = np.zeros(0)
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
-        if fortran and len(shape) > 1:
-            raise pickle.UnpicklingError("an array in Fortran order")
         self.shape = tuple(int(n) for n in shape)
-        self.values = list(data) if isinstance(data, list) else dtype.decode(data).tolist()
+        if isinstance(data, list):
+            if fortran and len(self.shape) > 1:
+                raise pickle.UnpicklingError("objects in Fortran order")
+            if int(np.prod(self.shape)) != len(data):
+                raise pickle.UnpicklingError(f"{len(data)} objects for the shape {self.shape}")
+            self.objects = data
+        else:
+            self.plain = dtype.decode(data).reshape(self.shape, order="F" if fortran else "C")
+
+    def values(self) -> NDArray[Any]:
+        """The array, objects made plain."""
+        if self.objects is None:
+            return self.plain
+        array = np.empty(len(self.objects), dtype=object)
+        for row, value in enumerate(self.objects):
+            array[row] = _plain(value)
+        return array.reshape(self.shape)
+
+
+def _plain(value: Any) -> Any:
+    """Containers with every stand-in replaced by what it stands for."""
+    if isinstance(value, _Array):
+        return value.values()
+    if isinstance(value, _Dtype):
+        return value.order + value.code
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    return value
 
 
 def _reconstruct(kind: object, shape: object, _: object) -> _Array:
@@ -235,19 +272,36 @@ def unpickle_objects(file: IO[bytes], path: Path) -> NDArray[Any]:
     """
     try:
         content = _PlainUnpickler(file).load()
-        if not isinstance(content, _Array) or int(np.prod(content.shape)) != len(content.values):
+        if not isinstance(content, _Array):
             raise pickle.UnpicklingError("no array inside")
+        array = content.values()
     except _ForbiddenName as error:
         raise ReaderError(
             f"{path} is a pickle that asks for {error}: it could run code, so it was not loaded.",
             "Delete that file, or pass --trust if you made it yourself.",
         ) from None
     except DAMAGE as error:
-        raise ReaderError(f"{path} is a damaged pickle: {error}.", "Save the sorting again.") from None
-    array = np.empty(len(content.values), dtype=object)
-    for row, value in enumerate(content.values):
-        array[row] = value.values if isinstance(value, _Array) else value
-    return array.reshape(content.shape)
+        raise ReaderError(f"{path} is a damaged pickle: {error}.", _SAVE_AGAIN) from None
+    return array if array.dtype == object else array.astype(object)
+
+
+def load_dict(path: Path, *, trust: bool) -> dict[str, Any]:
+    """A dict saved with ``np.save`` (``ops.npy`` of Suite2p), plain values and arrays only.
+
+    Args:
+        path: The ``.npy`` file.
+        trust: Let the pickle run as it pleases.
+
+    Raises:
+        ReaderError: Missing, damaged, not a dict, or a pickle that wants anything but plain values.
+    """
+    if not path.is_file():
+        raise ReaderError(f"{path} is missing.", _COPY_AGAIN)
+    array = load_column(path, trust=trust)
+    content = array.item() if array.shape == () else None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ReaderError(f"{path} holds an array of shape {array.shape}, expected a dict.", _COPY_AGAIN)
+    return content
 
 
 def npz_names(path: Path) -> tuple[str, ...] | None:
@@ -272,7 +326,7 @@ def load_npz(path: Path, name: str) -> NDArray[Any]:
                 if _holds_objects(stream):
                     raise ReaderError(
                         f"{path} stores {name} as pickled Python objects, which could run code.",
-                        "Save the sorting again with plain integer or text unit ids.",
+                        "Save it again with plain numbers or text in it.",
                     )
                 held = member.file_size
                 stream.seek(0)
@@ -280,19 +334,17 @@ def load_npz(path: Path, name: str) -> NDArray[Any]:
             if promised != held or held > _MOST_DEFLATION * path.stat().st_size:
                 raise ReaderError(
                     f"{path}: the header of {name} promises {promised} bytes, the file cannot hold them.",
-                    "Copy it again, or save it again.",
+                    _COPY_AGAIN,
                 )
             with archive.open(member) as stream:
                 array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
                 return array
     except KeyError:
-        raise ReaderError(
-            f"{path} has no array {name!r}; a SpikeInterface .npz needs it.", "Save the sorting again."
-        ) from None
+        raise ReaderError(f"{path} has no array {name!r}; it needs one.", _SAVE_AGAIN) from None
     except ReaderError:
         raise
     except (*DAMAGE, zipfile.LargeZipFile, RuntimeError) as error:
-        raise ReaderError(f"{path} is damaged: {error}.", "Copy it again, or save it again.") from None
+        raise ReaderError(f"{path} is damaged: {error}.", _COPY_AGAIN) from None
 
 
 def _promised_bytes(stream: IO[bytes]) -> int:
