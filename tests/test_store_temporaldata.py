@@ -298,3 +298,33 @@ def test_what_temporaldata_lets_pass_is_refused_when_opened(tmp_path, damage, me
         open_sessions(tmp_path)
     assert "a.h5" in caught.value.what
     assert len(open_sessions(tmp_path, check_foreign=False)) == 1
+
+
+@pytest.mark.parametrize("name", ["timestamps", "unit_index"])
+def test_missing_chunks_are_no_zeros(tmp_path: Path, name: str) -> None:
+    """HDF5 reads a chunk that was never written as zeros: spikes of unit 0, at the start."""
+    path = tmp_path / "spikes.h5"
+    path.write_bytes((SAMPLES / "spikes_h5py.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        values = file["spikes"][name][:]
+        attributes = dict(file["spikes"][name].attrs)
+        del file["spikes"][name]
+        chunked = file["spikes"].create_dataset(name, shape=values.shape, dtype=values.dtype, chunks=(64,))
+        chunked[:64] = values[:64]
+        chunked.attrs.update(attributes)
+    with pytest.raises(InputError, match=f"spikes/{name}.*lacks chunks"):
+        open_sessions(path)
+
+
+def test_values_of_other_files_are_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "spikes.h5"
+    path.write_bytes((SAMPLES / "spikes_h5py.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        times = file["spikes/timestamps"][:]
+        del file["spikes/timestamps"]
+        (tmp_path / "elsewhere.bin").write_bytes(times.tobytes())
+        file["spikes"].create_dataset(
+            "timestamps", times.shape, times.dtype, external=[("elsewhere.bin", 0, times.nbytes)]
+        )
+    with pytest.raises(InputError, match="takes its values from other files"):
+        open_sessions(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -171,6 +172,12 @@ def _extent(path: Path, dataset: h5py.Dataset) -> Extent:
     """Where `dataset` lies; mappable only when contiguous and aligned to its item size."""
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iuf":
         _refuse(path, f"its {dataset.name!r} is no array of numbers")
+    if dataset.is_virtual or dataset.external:
+        _refuse(path, f"its {dataset.name!r} takes its values from other files")
+    if dataset.chunks and dataset.size:
+        chunks = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+        if dataset.id.get_num_chunks() < chunks:
+            _refuse(path, f"its {dataset.name!r} lacks chunks, whose values would be read as 0")
     offset = None
     if dataset.chunks is None and dataset.size and dataset.file.userblock_size == 0:
         offset = dataset.id.get_offset()
