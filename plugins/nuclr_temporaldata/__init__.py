@@ -1,4 +1,7 @@
-"""Reads temporaldata and brainsets files."""
+"""temporaldata files (HDF5), as brainsets pipelines and torch_brain write them.
+
+Read with h5py alone: nothing in a file is executed, and no link or dataset may lead out of it.
+"""
 
 from __future__ import annotations
 
@@ -12,5 +15,5 @@ __all__ = ["TemporaldataReader", "nuclr_readers"]
 
 @hookimpl
 def nuclr_readers() -> Sequence[Reader]:
-    """The reader of this plugin."""
+    """The one reader of this plugin."""
     return [TemporaldataReader()]
