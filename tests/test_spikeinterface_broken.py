@@ -29,7 +29,12 @@ LAYOUTS = {
     "zarr": "zarr.zarr",
     "phy": "kilosort4_phy_curated",
     "file": "sorting.npz",
+    "analyzer": "analyzer_folder",
+    "azarr": "analyzer.zarr",
+    "sorter": "sorter_lupin",
 }
+METRICS = Path("extensions") / "quality_metrics" / "metrics.csv"
+ATTRIBUTES = Path("recording_info") / "recording_attributes.json"
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -88,6 +93,17 @@ def huge_npz_header(path: Path) -> None:
         archive.write(member, member.name)
         for name, data in kept.items():
             archive.writestr(name, data)
+
+
+def edit_recording_of_zarr(folder: Path, **changes: Any) -> None:
+    path = folder / "recording_info" / ".zattrs"
+    content = json.loads(path.read_text())
+    content["recording_attributes"].update(changes)
+    path.write_text(json.dumps(content))
+
+
+def append_row(path: Path, row: str) -> None:
+    path.write_text(path.read_text() + row)
 
 
 def swap_zarr(folder: Path, name: str, change: Callable[[Any], Any]) -> None:
@@ -318,6 +334,139 @@ BREAKS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         lambda p: (p / "cluster_group.tsv").write_bytes(b"cluster_id\tgroup\n0\t\xff\xfe\n"),
         r"cluster_group\.tsv cannot be read",
     ),
+    "analyzer: num_samples end before the last spike": (
+        "analyzer",
+        lambda p: edit_json(p / ATTRIBUTES, num_samples=[600_000, 449_000]),
+        r"segment 1 has 449000 samples, but 5 of 1854 spikes in .*spikes\.npy come later, .* sample 449934",
+    ),
+    "analyzer: num_samples of other segments": (
+        "analyzer",
+        lambda p: edit_json(p / ATTRIBUTES, num_samples=[1_050_000]),
+        r"recording_attributes\.json: num_samples is \[1050000\], expected one for each of 2 segments",
+    ),
+    "analyzer: num_samples are no numbers": (
+        "analyzer",
+        lambda p: edit_json(p / ATTRIBUTES, num_samples=[600_000, "450000"]),
+        r"num_samples is \[600000, '450000'\], expected whole numbers",
+    ),
+    "analyzer: another sampling rate": (
+        "analyzer",
+        lambda p: edit_json(p / ATTRIBUTES, sampling_frequency=25_000.0),
+        r"recording_attributes\.json says 25000 Hz, but .*numpysorting_info\.json says 30000 Hz",
+    ),
+    "analyzer: repeated channels": (
+        "analyzer",
+        lambda p: edit_json(p / ATTRIBUTES, channel_ids=["a"] * 16),
+        r"15 channel ids occur more than once",
+    ),
+    "analyzer: no attributes": (
+        "analyzer",
+        lambda p: (p / ATTRIBUTES).unlink(),
+        r"recording_attributes\.json cannot be read as JSON",
+    ),
+    "analyzer: no sorting": (
+        "analyzer",
+        lambda p: shutil.rmtree(p / "sorting"),
+        r"is an analyzer without a sorting",
+    ),
+    "analyzer: marker is no JSON": (
+        "analyzer",
+        lambda p: (p / "spikeinterface_info.json").write_text("{"),
+        r"spikeinterface_info\.json cannot be read as JSON",
+    ),
+    "analyzer: metrics cut off within a row": (
+        "analyzer",
+        lambda p: (p / METRICS).write_text(
+            "".join((p / METRICS).read_text().splitlines(True)[:4]) + "3,35.9"
+        ),
+        r"metrics\.csv: the row of unit '3' has 2 cells, its header 6",
+    ),
+    "analyzer: metrics cut off within the last cell of a row": (
+        "analyzer",
+        lambda p: (p / METRICS).write_text("\n".join((p / METRICS).read_text().splitlines()[:4])),
+        r"metrics\.csv is cut off: 5 of 8 units are missing",
+    ),
+    "analyzer: metrics name a unit twice": (
+        "analyzer",
+        lambda p: append_row(p / METRICS, "3,1,1,1,1,\n"),
+        r"metrics\.csv has two rows for unit '3'",
+    ),
+    "analyzer: metrics of other units": (
+        "analyzer",
+        lambda p: (p / METRICS).write_text(",snr\na,1\nb,2\n"),
+        r"metrics\.csv has 2 rows, and none of them is about one of the 8 units",
+    ),
+    "analyzer: metrics are bytes": (
+        "analyzer",
+        lambda p: (p / METRICS).write_bytes(b"\xff\xfe\0"),
+        r"metrics\.csv cannot be read|metrics\.csv holds no table",
+    ),
+    "analyzer: metrics are empty": (
+        "analyzer",
+        lambda p: (p / METRICS).write_text(""),
+        r"metrics\.csv holds no table",
+    ),
+    "analyzer: templates of other units": (
+        "analyzer",
+        lambda p: edit_npy(p / "extensions" / "templates" / "average.npy", lambda a: a[:-1]),
+        r"templates have shape \(7, 90, 16\), expected 8 units",
+    ),
+    "analyzer: truncated templates": (
+        "analyzer",
+        lambda p: truncate(p / "extensions" / "templates" / "average.npy"),
+        r"average\.npy is damaged",
+    ),
+    "analyzer: header promises 200 TB of templates": (
+        "analyzer",
+        lambda p: huge_header(p / "extensions" / "templates" / "average.npy"),
+        r"average\.npy is damaged",
+    ),
+    "analyzer: locations of other units": (
+        "analyzer",
+        lambda p: edit_npy(p / "extensions" / "unit_locations" / "unit_locations.npy", lambda a: a[:, :1]),
+        r"unit_locations has shape \(8, 1\)",
+    ),
+    "azarr: num_samples end before the last spike": (
+        "azarr",
+        lambda p: edit_recording_of_zarr(p, num_samples=[590_000, 450_000]),
+        r"segment 0 has 590000 samples, but \d+ of 2435 spikes .* come later",
+    ),
+    "azarr: no attributes": (
+        "azarr",
+        lambda p: (p / "recording_info" / ".zattrs").unlink(),
+        r"recording_info/\.zattrs cannot be read",
+    ),
+    "azarr: no sorting": ("azarr", lambda p: shutil.rmtree(p / "sorting"), r"sorting cannot be opened"),
+    "azarr: damaged metric": (
+        "azarr",
+        lambda p: truncate(p / "extensions" / "quality_metrics" / "metrics" / "snr" / "0"),
+        r"snr cannot be decoded",
+    ),
+    "azarr: missing chunk of spikes": (
+        "azarr",
+        lambda p: (p / "sorting" / "spikes" / "unit_index" / "0").unlink(),
+        r"unit_index lacks 1 of 1 chunks",
+    ),
+    "azarr: metric of other units": (
+        "azarr",
+        lambda p: swap_zarr(p, "extensions/quality_metrics/metrics/snr", lambda a: a[:-1]),
+        r"snr has shape \(7,\), its index \(8,\)",
+    ),
+    "sorter: truncated spikes": (
+        "sorter",
+        lambda p: truncate(p / "sorter_output" / "sorting" / "spikes.npy"),
+        r"spikes\.npy is damaged",
+    ),
+    "sorter: log is no JSON": (
+        "sorter",
+        lambda p: (p / "spikeinterface_log.json").write_text("no"),
+        r"spikeinterface_log\.json cannot be read",
+    ),
+    "sorter: recording shorter than the sorting": (
+        "sorter",
+        lambda p: edit_json(p / "recording_attributes.json", num_samples=[600_000]),
+        r"recording_attributes\.json says that segment 0 has 600000 samples, but \d+ of 2679 spikes",
+    ),
     "phy: everything is noise": (
         "phy",
         lambda p: (p / "cluster_group.tsv").write_text(
@@ -419,6 +568,127 @@ def test_class_names_in_json_are_never_imported(shared: Path, tmp_path: Path) ->
     (population,) = SpikeInterfaceReader().read(source, ReadOptions())
     assert population.n_units == 7
     assert not target.exists()
+
+
+@pytest.mark.parametrize("name", ["analyzer_folder", "sorter_lupin"])
+@pytest.mark.parametrize("trust", [False, True])
+def test_nothing_around_a_sorting_is_unpickled_or_imported(
+    shared: Path, tmp_path: Path, name: str, trust: bool
+) -> None:
+    source = tmp_path / name
+    shutil.copytree(shared / "samples" / "si" / name, source, copy_function=shutil.copyfile)
+    (expected,) = SpikeInterfaceReader().read(shared / "samples" / "si" / name, ReadOptions())
+    target = tmp_path / "ran"
+    evil = {
+        "class": "subprocess.Popen",
+        "module": "subprocess",
+        "version": "1",
+        "kwargs": {"args": ["touch", str(target)]},
+    }
+    for analyzer in (source, source / "sorter_output" / "analyzer"):
+        if not analyzer.is_dir():
+            continue
+        for pickled in ("recording.pickle", "extensions/quality_metrics/metrics.pkl", "cached.pkl"):
+            (analyzer / pickled).parent.mkdir(parents=True, exist_ok=True)
+            (analyzer / pickled).write_bytes(pickle.dumps(Payload(target)))
+        (analyzer / "recording.json").write_text(json.dumps(evil))
+        for path in analyzer.glob("extensions/*/info.json"):
+            path.write_text(json.dumps(evil))
+    for path in source.rglob("spikeinterface_recording.json"):
+        path.write_text(json.dumps(evil))
+    if not trust:  # trusted, SpikeInterface loads a sorter folder itself, and imports what this file names
+        for path in source.rglob("si_folder.json"):
+            path.write_text(json.dumps(evil))
+    (population,) = SpikeInterfaceReader().read(source, ReadOptions(trust=trust))
+    assert population.n_units == expected.n_units
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("where", ["unit_locations/unit_locations.npy", "templates/average.npy"])
+def test_pickled_extensions_run_nothing_even_when_trusted(shared: Path, tmp_path: Path, where: str) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(shared / "samples" / "si" / "analyzer_folder", source, copy_function=shutil.copyfile)
+    target = tmp_path / "ran"
+    np.save(source / "extensions" / where, np.array([Payload(target)] * 8, dtype=object), allow_pickle=True)
+    for trust in (False, True):
+        with pytest.raises(ReaderError, match=r"\.npy is damaged|expected numbers"):
+            list(SpikeInterfaceReader().read(source, ReadOptions(trust=trust)))
+    assert not target.exists()
+
+
+def test_pickled_metrics_of_a_zarr_analyzer_run_nothing(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zarr, numcodecs = pytest.importorskip("zarr"), pytest.importorskip("numcodecs")
+    monkeypatch.setenv("NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE", "1")
+    source = tmp_path / "a.zarr"
+    shutil.copytree(shared / "samples" / "si" / "analyzer.zarr", source, copy_function=shutil.copyfile)
+    target = tmp_path / "ran"
+    group = zarr.open_group(str(source), mode="a")
+    recording = group.create_dataset("recording", shape=1, dtype=object, object_codec=numcodecs.Pickle())
+    recording[:] = np.array([Payload(target)], dtype=object)
+    list(SpikeInterfaceReader().read(source, ReadOptions()))
+    name = "extensions/quality_metrics/metrics/evil"
+    column = group.create_dataset(name, shape=8, dtype=object, object_codec=numcodecs.Pickle())
+    column[:] = np.array([Payload(target)] * 8, dtype=object)
+    with pytest.raises(ReaderError, match="encoded with pickle"):
+        list(SpikeInterfaceReader().read(source, ReadOptions()))
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"probes": [{"contact_positions": [[0.0, 1.0]]}]},
+        {"probes": [{"contact_positions": "x", "device_channel_indices": []}]},
+        {"probes": "x"},
+        {"probes": [7]},
+        {"probes": []},
+        {"probes": [{"contact_positions": [[0, 0]] * 16, "device_channel_indices": [1e400] * 16}]},
+        {"probes": [{"contact_positions": [[0, 0]] * 16, "device_channel_indices": [0] * 16}]},
+        {"probes": [{"contact_positions": [[0, 0]] * 16, "si_units": ["mile"]}]},
+    ],
+)
+def test_probes_that_make_no_sense_cost_only_the_positions(
+    shared: Path, tmp_path: Path, content: Any
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(shared / "samples" / "si" / "analyzer_folder", source, copy_function=shutil.copyfile)
+    (source / "recording_info" / "probegroup.json").write_text(json.dumps(content))
+    (population,) = SpikeInterfaceReader().read(source, ReadOptions())
+    assert "peak_channel" in population.units
+    assert "peak_channel_x_um" not in population.units
+    assert any("positions are not known" in warning for warning in population.warnings)
+
+
+PHY_ARRAYS: dict[str, Callable[[Path], Any]] = {
+    "templates truncated": lambda p: truncate(p / "templates.npy"),
+    "templates promise 200 TB": lambda p: huge_header(p / "templates.npy"),
+    "templates of other channels": lambda p: edit_npy(p / "templates.npy", lambda a: a[:, :, :5]),
+    "fewer templates": lambda p: edit_npy(p / "templates.npy", lambda a: a[:3]),
+    "spike_templates of another length": lambda p: edit_npy(p / "spike_templates.npy", lambda a: a[:-1]),
+    "spike_templates below 0": lambda p: edit_npy(p / "spike_templates.npy", lambda a: a - 9),
+    "no spike_templates after merging": lambda p: (p / "spike_templates.npy").unlink(),
+    "channel_map twice": lambda p: np.save(p / "channel_map.npy", np.zeros(16, int)),
+    "positions of other channels": lambda p: edit_npy(p / "channel_positions.npy", lambda a: a[:4]),
+    "positions are objects": lambda p: np.save(p / "channel_positions.npy", np.array([None] * 16)),
+}
+
+
+@pytest.mark.parametrize("name", PHY_ARRAYS)
+def test_templates_that_do_not_fit_cost_only_the_peak_channels(
+    shared: Path, tmp_path: Path, name: str
+) -> None:
+    source = tmp_path / "source"
+    origin = shared / "samples" / "si" / "kilosort4_phy_curated"
+    shutil.copytree(origin, source, copy_function=shutil.copyfile)
+    PHY_ARRAYS[name](source)
+    (population,) = SpikeInterfaceReader().read(source, ReadOptions(keep=("all",)))
+    assert population.n_units == 7
+    assert population.spikes is not None
+    assert len(population.spikes.times) == 2435
+    assert "peak_channel" not in population.units
+    assert any("Peak channels are not known" in warning for warning in population.warnings)
 
 
 def test_npz_objects_run_nothing(shared: Path, tmp_path: Path) -> None:

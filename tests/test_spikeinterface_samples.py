@@ -74,15 +74,6 @@ def test_phy_spike_trains_equal_those_of_spikeinterface(samples: Path, name: str
     assert_like_oracle(read(samples / name), extractors.read_phy(samples / name))
 
 
-def test_analyzer_zarr_points_at_a_sorting_that_can_be_read(samples: Path) -> None:
-    si = pytest.importorskip("spikeinterface")
-    with pytest.raises(ReaderError) as caught:
-        read(samples / "analyzer.zarr")
-    inside = Path(caught.value.fix.removeprefix("nuclr preprocess "))
-    assert inside == samples / "analyzer.zarr" / "sorting"
-    assert_like_oracle(read(inside), si.load(samples / "zarr.zarr"))
-
-
 def test_every_layout_gives_the_same_spikes_and_labels(samples: Path) -> None:
     first, *others = [read(samples / name) for name in SAME_SORTING]
     assert first.n_units == 8
@@ -227,18 +218,6 @@ def test_subject_and_session_come_from_the_file_else_the_name(samples: Path, tmp
     assert any("Nobody said who the subject is" in note for note in plain.notes)
     said = read(samples / "sorting.npz", ReadOptions(subject="m2", session="d3"))
     assert (said.subject, said.session, said.subject_assumed) == ("m2", "d3", False)
-
-
-def test_sorter_folders_point_at_what_can_be_read(samples: Path) -> None:
-    reader = SpikeInterfaceReader()
-    assert "sorter folder" in str(reader.detect(samples / "sorter_lupin"))
-    with pytest.raises(ReaderError) as caught:
-        read(samples / "sorter_lupin")
-    inside = Path(caught.value.fix.removeprefix("nuclr preprocess "))
-    assert inside == samples / "sorter_lupin" / "sorter_output" / "sorting"
-    assert read(inside).n_units > 0
-    with pytest.raises(ReaderError, match=r"sorter 'simple' failed: ModuleNotFoundError.*hdbscan"):
-        read(samples / "sorter_failed")
 
 
 def test_other_formats_are_not_claimed(shared: Path, tmp_path: Path) -> None:

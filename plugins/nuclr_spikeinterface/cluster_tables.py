@@ -111,7 +111,9 @@ def _read_table(path: Path, notes: list[str], warnings: list[str]) -> dict[str, 
         raise ReaderError(f"{path} cannot be read: {error}.", "Repair or delete it.") from None
     lines = text.splitlines()
     # phy has written tabs into .csv files, too.
-    delimiter = "\t" if lines and "\t" in lines[0] else ","
+    header_line = next((line for line in lines if line.strip()), "")
+    # A file without any of them has one column; spreadsheets set to a comma for decimals write semicolons.
+    delimiter = next((mark for mark in "\t,;" if mark in header_line), ",")
     try:
         rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
     except csv.Error as error:

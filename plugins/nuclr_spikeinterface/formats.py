@@ -46,7 +46,7 @@ def read_numpy_folder(folder: Path, *, trust: bool) -> RawSorting:
 
     def blocks() -> Iterator[Block]:
         for rows in safe_files.npy_blocks(spikes_path):
-            yield from _by_segment(rows, n_segments, spikes_path)
+            yield from by_segment(rows, n_segments, spikes_path)
 
     return RawSorting(
         place=spikes_path,
@@ -137,7 +137,7 @@ def read_npz(
     )
 
 
-def _by_segment(rows: NDArray[Any], n_segments: int, place: Path) -> Iterator[Block]:
+def by_segment(rows: NDArray[Any], n_segments: int, place: Path) -> Iterator[Block]:
     """Split rows of the spike vector by segment, keeping their order."""
     segment = rows["segment_index"]
     low, high = int(segment.min()), int(segment.max())

@@ -47,13 +47,22 @@ def recognise(path: Path) -> Sighting | None:
     if path.is_file():
         return _recognise_file(path)
     for layout, marker in _MARKERS:
-        if (path / marker).is_file():
+        if (path / marker).is_file() and (layout is not Layout.ANALYZER or _is_analyzer(path / marker)):
             return Sighting(layout, marker)
     if (path / ".zgroup").is_file() or (path / ".zattrs").is_file():
         return _recognise_zarr(path)
     if (path / "params.py").is_file() and (path / "spike_times.npy").is_file():
         return Sighting(Layout.PHY, "params.py + spike_times.npy")
     return None
+
+
+def _is_analyzer(marker: Path) -> bool:
+    """SpikeInterface marks other folders (motion, templates) with the same file; damaged ones count."""
+    try:
+        content = json.loads(marker.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return True
+    return not isinstance(content, dict) or content.get("object", "SortingAnalyzer") == "SortingAnalyzer"
 
 
 def _recognise_file(path: Path) -> Sighting | None:
@@ -90,18 +99,17 @@ def zarr_attributes(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def saved_sortings_inside(path: Path) -> list[Path]:
-    """Sortings inside a sorter or analyzer folder that can be read, likeliest first."""
+def saved_sortings_inside(path: Path) -> list[tuple[Path, Layout]]:
+    """Sortings inside a sorter folder that can be read directly, likeliest first."""
+    output = path / "sorter_output"
     candidates = [
         path / "sorting",
-        path / "sorter_output" / "sorting",
-        path / "sorter_output",
-        path / "sorter_output" / "analyzer" / "sorting",
+        output / "sorting",
+        output,
+        output / "sorter_output",  # pykilosort and kilosort in containers nest once more
+        output / "firings.npz",
+        output / "analyzer",
         path / "in_container_sorting",
     ]
-    unreadable = (Layout.SORTER, Layout.ANALYZER)
-    return [
-        place
-        for place in candidates
-        if place.is_dir() and (seen := recognise(place)) is not None and seen.layout not in unreadable
-    ]
+    found = [(place, recognise(place)) for place in candidates if place.exists()]
+    return [(place, seen.layout) for place, seen in found if seen and seen.layout is not Layout.SORTER]

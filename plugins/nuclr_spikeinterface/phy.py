@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from nuclr_cli.api import ReaderError, safe_files
 from nuclr_spikeinterface.cluster_tables import cluster_table_files, read_cluster_tables
+from nuclr_spikeinterface.groups import assign_probes
+from nuclr_spikeinterface.phy_templates import ClusterPeaks, cluster_columns, template_files
 from nuclr_spikeinterface.sorting import Block, RawSorting, require_integers, sampling_rate
 
 
@@ -43,25 +45,28 @@ def read_phy(folder: Path) -> RawSorting:
             f"{', '.join(map(str, tables.without_spikes[:10]))}."
         )
     notes += tables.notes
+    rows = _rows(clusters, ids)
+    peaks = cluster_columns(folder, ids, rows, tables.columns) if len(ids) else ClusterPeaks()
 
     def blocks() -> Iterator[Block]:
         for begin in range(0, len(times), safe_files.BLOCK):
             part = slice(begin, begin + safe_files.BLOCK)
-            yield Block(0, times[part], np.searchsorted(ids, clusters[part]))
+            yield Block(0, times[part], rows[part])
 
-    return RawSorting(
+    raw = RawSorting(
         place=times_path,
         unit_ids=unit_ids,
         n_segments=1,
         fs_hz=sampling_rate(safe_files.read_params(params_path).get("sample_rate")),
         fs_place=params_path,
         blocks=blocks,
-        properties=tables.columns,
-        notes=tuple(notes),
-        warnings=tables.warnings,
+        properties={**tables.columns, **peaks.columns},
+        notes=(*notes, *peaks.notes),
+        warnings=(*tables.warnings, *peaks.warnings),
         quality_columns=("group", "KSLabel"),
         dropped_ids=tuple(map(str, tables.without_spikes)),
     )
+    return raw if peaks.channels is None else assign_probes(raw, peaks.channels, peaks.rows)
 
 
 def clusters_file(folder: Path) -> Path:
@@ -78,6 +83,7 @@ def phy_files(folder: Path) -> list[Path]:
         folder / "spike_times.npy",
         clusters_file(folder),
         *cluster_table_files(folder),
+        *template_files(folder),
     ]
 
 
@@ -97,5 +103,23 @@ def _distinct(clusters: NDArray[Any]) -> NDArray[np.int64]:
     """Sorted distinct cluster numbers, found block by block."""
     found: NDArray[np.int64] = np.empty(0, dtype=np.int64)
     for begin in range(0, len(clusters), safe_files.BLOCK):
-        found = np.union1d(found, np.unique(clusters[begin : begin + safe_files.BLOCK]).astype(np.int64))
+        part = clusters[begin : begin + safe_files.BLOCK]
+        if part.min() >= 0 and part.max() < safe_files.BLOCK:
+            distinct = np.flatnonzero(np.bincount(part.astype(np.int64)))  # no sorting
+        else:
+            distinct = np.unique(part).astype(np.int64)
+        found = np.union1d(found, distinct)
     return found
+
+
+def _rows(clusters: NDArray[Any], ids: NDArray[np.int64]) -> NDArray[np.integer[Any]]:
+    """(S,) row of each spike's cluster among the sorted `ids`."""
+    rows: NDArray[np.integer[Any]] = np.empty(len(clusters), np.uint16 if len(ids) <= 1 << 16 else np.uint32)
+    table: NDArray[Any] | None = None
+    if len(ids) and ids[0] >= 0 and ids[-1] < safe_files.BLOCK:
+        table = np.zeros(int(ids[-1]) + 1, dtype=rows.dtype)
+        table[ids] = np.arange(len(ids))
+    for begin in range(0, len(clusters), safe_files.BLOCK):
+        part = clusters[begin : begin + safe_files.BLOCK]
+        rows[begin : begin + len(part)] = np.searchsorted(ids, part) if table is None else table[part]
+    return rows

@@ -5,19 +5,25 @@ from __future__ import annotations
 import numbers
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.api import Population, Reader, ReaderError, ReadOptions, safe_files
+from nuclr_cli.api import Population, Reader, ReaderError, ReadOptions
+from nuclr_spikeinterface.analyzer import read_analyzer
+from nuclr_spikeinterface.analyzer_store import analyzer_files
 from nuclr_spikeinterface.columns import kept_rows, unit_columns, unmatched_labels
 from nuclr_spikeinterface.formats import property_files, read_npz, read_npz_folder, read_numpy_folder
-from nuclr_spikeinterface.layout import Layout, recognise, saved_sortings_inside
+from nuclr_spikeinterface.groups import split, unexplained_groups
+from nuclr_spikeinterface.layout import Layout, recognise
 from nuclr_spikeinterface.phy import phy_files, read_phy
+from nuclr_spikeinterface.sorter_folder import read_sorter_folder, sorter_files
 from nuclr_spikeinterface.sorting import RawSorting
 from nuclr_spikeinterface.timing import read_spikes, sampling_rate_hz
+from nuclr_spikeinterface.wrapped import read_with_extractor
 from nuclr_spikeinterface.zarr_sorting import read_zarr
 
 _SUBJECT_KEYS = ("subject_id", "subject")
@@ -25,17 +31,18 @@ _SESSION_KEYS = ("session_id", "session")
 
 
 class SpikeInterfaceReader(Reader):
-    """SpikeInterface sortings (numpy_folder, npz_folder, .npz, zarr), phy and Kilosort folders.
+    """SpikeInterface sortings, analyzers and sorter folders, phy and Kilosort folders.
 
-    Sorter and analyzer folders are recognised so that `read` can point at the sorting saved inside them.
+    Whatever else SpikeInterface can load is read with an extractor that the user names and trusts.
     """
 
     name = "spikeinterface"
-    options = frozenset({"segment_starts_s", "duration_s", "fs_hz", "keep"})
-    formats = ("numpy_folder", "npz_folder", "npz", "zarr", "phy", "kilosort")
+    options = frozenset({"segment_starts_s", "duration_s", "fs_hz", "keep", "extractor"})
+    formats = ("numpy_folder", "npz_folder", "npz", "zarr", "analyzer", "sorter folder", "phy", "kilosort")
     looks_for = (
-        "numpysorting_info.json, npz.json, a zarr group with spikes/, params.py + spike_times.npy, "
-        "or an .npz file with spike_indexes_seg*"
+        "numpysorting_info.json, npz.json, a zarr group with spikes/ or spikeinterface_info, "
+        "spikeinterface_info.json (analyzer), spikeinterface_log.json (sorter folder), "
+        "params.py + spike_times.npy, or an .npz file with spike_indexes_seg*"
     )
 
     def detect(self, path: Path) -> str | None:
@@ -43,59 +50,80 @@ class SpikeInterfaceReader(Reader):
         return None if sighting is None else str(sighting)
 
     def sources(self, path: Path) -> Sequence[Path]:
-        sighting = recognise(path)
-        if sighting is None:
-            return []
-        match sighting.layout:
-            case Layout.NPZ:
-                files = [path]
-            case Layout.NUMPY_FOLDER:
-                names = ("numpysorting_info.json", "spikes.npy", "annotations.json", "si_folder.json")
-                files = [path / name for name in names] + property_files(path)
-            case Layout.NPZ_FOLDER:
-                files = [path / "npz.json", path / "si_folder.json", path / "annotations.json"]
-                files += sorted(path.glob("*.npz")) + property_files(path)
-            case Layout.ZARR:
-                files = sorted(path.rglob("*"))
-            case Layout.PHY:
-                files = phy_files(path)
-            case Layout.SORTER | Layout.ANALYZER:
-                files = []
-        return [file for file in files if file.is_file()]
+        return [file for file in dict.fromkeys(_files(path)) if file.is_file()]
 
     def read(self, path: Path, options: ReadOptions) -> Iterator[Population]:
         sighting = recognise(path)
-        if sighting is None:
+        if options.extractor is not None:
+            raw = read_with_extractor(path, options.extractor, options)
+            detected = f"SpikeInterface extractor {options.extractor}"
+        elif sighting is None:
             raise ReaderError(f"{path} is not a sorting.", f"This reader looks for {self.looks_for}.")
-        if options.extra:
+        elif options.extra:
             raise ReaderError(
                 f"{path}: the reader {self.name!r} has no option {' or '.join(map(repr, options.extra))}.",
                 "Leave --option out.",
             )
-        match sighting.layout:
-            case Layout.NPZ:
-                raw = read_npz(path)
-            case Layout.NUMPY_FOLDER:
-                raw = read_numpy_folder(path, trust=options.trust)
-            case Layout.NPZ_FOLDER:
-                raw = read_npz_folder(path, trust=options.trust)
-            case Layout.ZARR:
-                raw = read_zarr(path)
-            case Layout.PHY:
-                raw = read_phy(path)
-            case Layout.SORTER | Layout.ANALYZER:
-                raise _look_inside(path, sighting.layout)
+        else:
+            raw = _read_layout(path, sighting.layout, trust=options.trust)
+            detected = str(sighting)
         if len(raw.unit_ids) == 0:
             raise ReaderError(f"{raw.place}: the sorting has no units.", "Check that the sorter found any.")
-        yield _population(path, str(sighting), raw, options)
+        yield from _populations(path, detected, raw, options)
 
 
-def _population(path: Path, detected: str, raw: RawSorting, options: ReadOptions) -> Population:
+def _read_layout(path: Path, layout: Layout, *, trust: bool) -> RawSorting:
+    match layout:
+        case Layout.NPZ:
+            return read_npz(path)
+        case Layout.NUMPY_FOLDER:
+            return read_numpy_folder(path, trust=trust)
+        case Layout.NPZ_FOLDER:
+            return read_npz_folder(path, trust=trust)
+        case Layout.ZARR:
+            return read_zarr(path)
+        case Layout.PHY:
+            return read_phy(path)
+        case Layout.ANALYZER:
+            return read_analyzer(path, trust=trust)
+        case Layout.SORTER:
+            return read_sorter_folder(path, partial(_read_layout, trust=trust), trust=trust)
+
+
+def _files(path: Path) -> list[Path]:
+    """Every file that reading `path` depends on, existing or not."""
+    sighting = recognise(path)
+    match None if sighting is None else sighting.layout:
+        case None:  # read by an extractor that the user named
+            return [path] if path.is_file() else sorted(path.rglob("*"))
+        case Layout.NPZ:
+            return [path]
+        case Layout.NUMPY_FOLDER:
+            names = ("numpysorting_info.json", "spikes.npy", "annotations.json", "si_folder.json")
+            return [path / name for name in names] + property_files(path)
+        case Layout.NPZ_FOLDER:
+            files = [path / "npz.json", path / "si_folder.json", path / "annotations.json"]
+            return files + sorted(path.glob("*.npz")) + property_files(path)
+        case Layout.ZARR:
+            return sorted(path.rglob("*"))
+        case Layout.PHY:
+            return phy_files(path)
+        case Layout.ANALYZER:
+            inside = path / "sorting"
+            if (path / "spikeinterface_info.json").is_file():
+                return analyzer_files(path) + (_files(inside) if inside.is_dir() else [])
+            return analyzer_files(path) + sorted(inside.rglob("*"))
+        case Layout.SORTER:
+            return sorter_files(path, _files)
+
+
+def _populations(path: Path, detected: str, raw: RawSorting, options: ReadOptions) -> Iterator[Population]:
+    """All units as one population, or one population per probe."""
     columns, column_notes, column_warnings = unit_columns(raw)
     kept = kept_rows(columns, options.keep, str(path))
     timed = read_spikes(raw, sampling_rate_hz(raw, options), options, kept)
     dropped_ids = [str(unit) for unit in raw.unit_ids[~kept]]
-    notes = [*raw.notes, *column_notes, *timed.notes]
+    notes = [*raw.notes, *column_notes, *unexplained_groups(raw), *timed.notes]
     if dropped_ids:
         notes.append(_dropped_note(columns, kept))
     if unmatched := unmatched_labels(columns, options.keep):
@@ -105,7 +133,7 @@ def _population(path: Path, detected: str, raw: RawSorting, options: ReadOptions
         )
     subject, subject_assumed = _subject(path, raw, options, notes)
     versions = {"numpy": np.__version__, **raw.versions}
-    return Population(
+    together = Population(
         subject=subject,
         session=_session(path, raw, options, notes),
         units={name: column[kept] for name, column in columns.items()},
@@ -125,6 +153,8 @@ def _population(path: Path, detected: str, raw: RawSorting, options: ReadOptions
             "dropped_unit_ids": [*dropped_ids, *raw.dropped_ids],
         },
     )
+    probe = None if raw.probe_of_unit is None else raw.probe_of_unit[kept]
+    yield from split(together, probe, raw.probe_names)
 
 
 def _subject(path: Path, raw: RawSorting, options: ReadOptions, notes: list[str]) -> tuple[str, bool]:
@@ -181,24 +211,3 @@ def _dropped_note(columns: dict[str, NDArray[Any]], kept: NDArray[np.bool_]) -> 
         f"{len(ids)} of {len(kept)} units were left out by their quality ({by_label}): "
         f"{', '.join(ids[:10])}{more}. --keep all keeps every unit."
     )
-
-
-def _look_inside(path: Path, layout: Layout) -> ReaderError:
-    """What to say about a folder that only holds a sorting somewhere inside."""
-    inside = saved_sortings_inside(path)
-    fix = (
-        f"nuclr preprocess {inside[0]}"
-        if inside
-        else "Save the sorting with sorting.save(folder=...), and pass that."
-    )
-    if layout is Layout.ANALYZER:
-        return ReaderError(f"{path} is a {layout.value}; nuclr reads the sorting saved inside it.", fix)
-    log_path = path / "spikeinterface_log.json"
-    log = safe_files.read_json(log_path)
-    if log.get("error"):
-        trace = log.get("error_trace")
-        reason = str(trace[-1]).strip() if isinstance(trace, list) and trace else "see the log"
-        return ReaderError(
-            f"{path}: the sorter {log.get('sorter_name')!r} failed: {reason}.", "Run the sorter again."
-        )
-    return ReaderError(f"{path} is a {layout.value}; nuclr reads the sorting saved inside it.", fix)

@@ -44,6 +44,11 @@ class RawSorting:
         versions: Package -> version that wrote or read the files.
         quality_columns: Properties that may hold curation labels; per unit the first non-empty one counts.
         dropped_ids: Ids that the unit list names although they have no spikes.
+        n_samples: Length of each segment; () when the files do not hold it.
+        length_place: File that holds `n_samples`, for messages.
+        starts_s: Start of each segment in seconds; () when the files do not hold it.
+        probe_of_unit: (N,) row of `probe_names`; None when there is one probe, or nobody knows.
+        probe_names: Names of the probes.
     """
 
     place: Path
@@ -59,6 +64,11 @@ class RawSorting:
     versions: Mapping[str, str] = field(default_factory=dict)
     quality_columns: tuple[str, ...] = ("quality", "KSLabel")
     dropped_ids: tuple[str, ...] = ()
+    n_samples: tuple[int, ...] = ()
+    length_place: Path | None = None
+    starts_s: tuple[float, ...] = ()
+    probe_of_unit: NDArray[np.intp] | None = None
+    probe_names: tuple[str, ...] = ()
 
 
 def text_ids(ids: Any, place: Path) -> NDArray[np.str_]:
@@ -118,3 +128,17 @@ def number_of_segments(value: Any, place: Path) -> int:
             f"{place}: the number of segments is {value!r}, expected 1 or more.", "Save it again."
         )
     return value
+
+
+def samples_per_segment(value: Any, n_segments: int, place: Path) -> tuple[int, ...]:
+    """Raises:
+    ReaderError: Not one positive whole number for each segment.
+    """
+    fix = "The folder mixes two recordings; save it again."
+    if not isinstance(value, list) or len(value) != n_segments:
+        raise ReaderError(
+            f"{place}: num_samples is {value!r}, expected one for each of {n_segments} segments.", fix
+        )
+    if any(isinstance(n, bool) or not isinstance(n, int) or not 0 < n < 2**62 for n in value):
+        raise ReaderError(f"{place}: num_samples is {value!r}, expected whole numbers above 0.", fix)
+    return tuple(value)

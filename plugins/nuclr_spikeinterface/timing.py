@@ -185,6 +185,8 @@ def _lengths_s(
     raw: RawSorting, segments: list[_Segment], fs_hz: float, options: ReadOptions, notes: list[str]
 ) -> list[float]:
     """Length of each segment in seconds: as said, else up to one sample after the last spike."""
+    if raw.n_samples:
+        return _stored_lengths_s(raw, segments, fs_hz, options)
     ends = [(segment.last_sample + 1) / fs_hz for segment in segments]
     if not options.duration_s:
         known = ", ".join(f"{end:.6g} s" for end in ends[:5]) + (", ..." if len(ends) > 5 else "")
@@ -216,9 +218,38 @@ def _lengths_s(
     return list(options.duration_s)
 
 
+def _stored_lengths_s(
+    raw: RawSorting, segments: list[_Segment], fs_hz: float, options: ReadOptions
+) -> list[float]:
+    """Lengths that the files hold; neither a spike nor ``--duration`` may contradict them."""
+    place = raw.length_place or raw.place
+    for number, (n_samples, segment) in enumerate(zip(raw.n_samples, segments, strict=True)):
+        if segment.last_sample >= n_samples:
+            late = sum(int((block >= n_samples).sum()) for block in segment.samples)
+            raise ReaderError(
+                f"{place} says that segment {number} has {n_samples} samples, but {late} of "
+                f"{segment.n_spikes} spikes in {raw.place} come later, the last one at sample "
+                f"{segment.last_sample}.",
+                "They belong to different recordings, or the recording was cut after sorting; save again.",
+            )
+    lengths = [n_samples / fs_hz for n_samples in raw.n_samples]
+    if options.duration_s and (
+        len(options.duration_s) != len(lengths)
+        or not np.allclose(options.duration_s, lengths, rtol=0, atol=1.5 / fs_hz)
+    ):
+        said, held = (", ".join(f"{s:g}" for s in part) for part in (options.duration_s, lengths))
+        raise ReaderError(
+            f"{place} says that the segments last {held} s, but --duration says {said} s.",
+            "Leave --duration out, or correct it.",
+        )
+    return lengths
+
+
 def _starts_s(raw: RawSorting, lengths: list[float], options: ReadOptions, notes: list[str]) -> list[float]:
     """Start of each segment in seconds: as said, else one after the other with a gap."""
     starts = list(options.segment_starts_s)
+    if not starts and _follow_one_another(raw.starts_s, lengths):
+        return list(raw.starts_s)
     if not starts:
         at = 0.0
         for length in lengths:
@@ -246,3 +277,11 @@ def _starts_s(raw: RawSorting, lengths: list[float], options: ReadOptions, notes
                 "Correct --segment-starts: segments follow one another.",
             )
     return starts
+
+
+def _follow_one_another(starts: tuple[float, ...], lengths: list[float]) -> bool:
+    """Usable starts: one finite number a segment, no segment beginning before the one before it ended."""
+    if len(starts) != len(lengths) or not all(math.isfinite(start) for start in starts):
+        return False
+    ends = [start + length for start, length in zip(starts, lengths, strict=True)]
+    return all(end <= start for end, start in zip(ends, starts[1:], strict=False))

@@ -68,7 +68,7 @@ def read_zarr(folder: Path) -> RawSorting:
         group = zarr.open_group(str(folder), mode="r")
     except Exception as error:  # zarr raises its own types, which differ between versions
         raise ReaderError(f"{folder} cannot be opened as a zarr group: {error}.", "Copy it again.") from None
-    store = _Store(folder, group)
+    store = Store(folder, group)
     unit_ids = text_ids(store.values("unit_ids"), folder / "unit_ids")
     samples, units = store.array("spikes/sample_index"), store.array("spikes/unit_index")
     require_integers(samples, "sample_index", folder / "spikes")
@@ -113,7 +113,7 @@ def read_zarr(folder: Path) -> RawSorting:
     )
 
 
-class _Store:
+class Store:
     """Opens arrays of one zarr group after looking at how they are encoded."""
 
     def __init__(self, folder: Path, group: Any) -> None:
@@ -137,6 +137,8 @@ class _Store:
                 f"{place} lacks {expected - written} of {expected} chunks; its values there would read as 0.",
                 "The copy is incomplete: copy it again, or save it again.",
             )
+        if getattr(array.compressor, "codec_id", "") == "blosc":
+            _require_whole_blosc_chunks(place)
         return array
 
     def check_codecs(self, name: str) -> None:
@@ -177,6 +179,29 @@ class _Store:
             ) from None
 
 
+def _require_whole_blosc_chunks(place: Path) -> None:
+    """Blosc reads past the end of a chunk that was cut off, and returns what lies in memory there.
+
+    Raises:
+        ReaderError: A chunk is shorter or longer than its header says.
+    """
+    cut = []
+    for chunk in place.rglob("*"):
+        if chunk.name.startswith(".") or not chunk.is_file():
+            continue
+        with chunk.open("rb") as file:
+            header = file.read(16)
+        said = int.from_bytes(header[12:16], "little")
+        if len(header) < 16 or said != chunk.stat().st_size:
+            cut.append(chunk.name)
+    if cut:
+        raise ReaderError(
+            f"{place} cannot be decoded: {len(cut)} of its chunks are cut off "
+            f"({', '.join(sorted(cut)[:5])}).",
+            "Copy it again, or save it again.",
+        )
+
+
 def _segment_slices(
     slices: NDArray[Any], n_segments: int, n_spikes: int, folder: Path
 ) -> list[tuple[int, int]]:
@@ -199,7 +224,7 @@ def _segment_slices(
     return pairs
 
 
-def _properties(store: _Store, n_units: int) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+def _properties(store: Store, n_units: int) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
     columns: dict[str, NDArray[Any]] = {}
     warnings = []
     for header in sorted((store.folder / "properties").glob("*/.zarray")):
