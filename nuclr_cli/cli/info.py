@@ -29,12 +29,16 @@ def register(app: typer.Typer) -> None:
         verify: Annotated[
             bool, typer.Option("--verify", help="Compare every dataset with its checksum.")
         ] = False,
+        plot: Annotated[
+            Path | None,
+            typer.Option(metavar="PNG|DIR", help="Draw each session: raster or traces, and the mean."),
+        ] = None,
     ) -> None:
-        """List the sessions of a data folder: units, minutes, labels with counts, warnings."""
+        """List the sessions of a data folder: units, minutes, rates, gaps, labels with counts, warnings."""
         from nuclr_cli.workflows.info import InfoConfig
         from nuclr_cli.workflows.info import info as run
 
-        record = run(InfoConfig(data, verify), console)
+        record = run(InfoConfig(data, verify, plot), console)
         console.result(record, lambda: _render(console, record))
         damaged = record.damaged
         if damaged:
@@ -45,6 +49,8 @@ def register(app: typer.Typer) -> None:
             )
         if verify:
             console.done(f"{len(record.sessions)} files match their checksums")
+        if record.plots:
+            console.done(f"{len(record.plots)} plots in {plot}")
 
 
 def labels_text(session: SessionSummary) -> str:
@@ -62,6 +68,14 @@ def labels_text(session: SessionSummary) -> str:
     return "\n".join(lines)
 
 
+def rate_text(session: SessionSummary) -> str:
+    """``2.31 Hz (4 silent)``, the median over units that fire; for calcium ``30 frames/s``."""
+    if session.frame_rate_hz is not None:
+        return f"{session.frame_rate_hz:.3g} frames/s"
+    text = "-" if session.median_rate_hz is None else f"{session.median_rate_hz:.3g} Hz"
+    return text + (f" ({session.n_silent} silent)" if session.n_silent else "")
+
+
 def _render(console: Console, record: InfoRecord) -> None:
     rows = [
         [
@@ -70,12 +84,14 @@ def _render(console: Console, record: InfoRecord) -> None:
             session.modality,
             str(session.n_units),
             f"{session.minutes:.1f}",
+            rate_text(session),
+            f"{session.n_gaps}: {session.gap_s:.4g} s" if session.n_gaps else "-",
             labels_text(session),
             "\n".join(session.warnings),
         ]
         for session in record.sessions
     ]
-    columns = ["subject", "session", "modality", "units", "minutes", "labels", "warnings"]
+    columns = ["subject", "session", "modality", "units", "minutes", "rate", "gaps", "labels", "warnings"]
     console.table("", columns, rows, right=(3, 4))
     console.print(
         f"{record.n_subjects} subjects, {len(record.sessions)} sessions, {record.n_units} units, "

@@ -39,6 +39,19 @@ def register(app: typer.Typer) -> None:
         labels: Annotated[
             Path | None, typer.Option(metavar="CSV|TSV", help="Labels of units, one row per unit id.")
         ] = None,
+        regions: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="CSV|TSV", help="Brain regions of channels; units take that of their peak channel."
+            ),
+        ] = None,
+        label_map: Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="NAME|TOML",
+                help="Group labels into classes: see nuclr label --maps. Repeatable.",
+            ),
+        ] = None,
         broadcast: Annotated[
             list[str] | None,
             typer.Option(metavar="COLUMN", help="Column of the manifest that labels every unit. Repeatable."),
@@ -115,6 +128,8 @@ def register(app: typer.Typer) -> None:
             out=out,
             manifest=manifest,
             labels=labels,
+            regions=regions,
+            label_maps=tuple(label_map or ()),
             broadcast=tuple(broadcast or ()),
             subject=subject,
             session=session,
@@ -133,7 +148,7 @@ def register(app: typer.Typer) -> None:
             jobs=jobs,
             overwrite=overwrite,
             trust=trust,
-            extra=_reader_options(option or []),
+            extra=reader_options(option or []),
         )
         try:
             record = run(config, console)
@@ -152,7 +167,7 @@ def register(app: typer.Typer) -> None:
         )
 
 
-def _reader_options(texts: list[str]) -> dict[str, str]:
+def reader_options(texts: list[str]) -> dict[str, str]:
     for text in texts:
         if "=" not in text:
             raise typer.BadParameter(f"{text!r} is not KEY=VALUE.", param_hint="--option")

@@ -91,6 +91,7 @@ class StoredMeta:
         columns: Units columns in their order.
         calcium_scale: 99th percentile of dF/F over the session.
         checksums: Dataset path in the file -> sha256 of its bytes.
+        label_history: What was done to the labels after the file was made, oldest first; plain values.
     """
 
     schema: int | None = None
@@ -107,10 +108,14 @@ class StoredMeta:
     columns: tuple[StoredColumn, ...] = ()
     calcium_scale: float | None = None
     checksums: Mapping[str, str] = field(default_factory=dict)
+    label_history: tuple[Mapping[str, Any], ...] = ()
 
     def dumps(self) -> bytes:
-        """ASCII JSON."""
-        return to_json(self).encode("ascii")
+        """ASCII JSON. Without a history it is what was written before there were any."""
+        plain = _plain(self)
+        if not self.label_history:
+            del plain["label_history"]
+        return json.dumps(plain, ensure_ascii=True).encode("ascii")
 
     @classmethod
     def loads(cls, text: bytes) -> StoredMeta:
@@ -123,12 +128,14 @@ class StoredMeta:
         source = plain.pop("source")
         columns = tuple(StoredColumn(**item) for item in plain.pop("columns"))
         notes, warnings = tuple(plain.pop("notes")), tuple(plain.pop("warnings"))
+        history = tuple(plain.pop("label_history", ()))
         return cls(
             **plain,
             source=None if source is None else SourceRecord.from_plain(source),
             columns=columns,
             notes=notes,
             warnings=warnings,
+            label_history=history,
         )
 
 

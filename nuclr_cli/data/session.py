@@ -158,6 +158,17 @@ class Session:
         return float((self.intervals[:, 1] - self.intervals[:, 0]).sum())
 
     @property
+    def frame_rate_hz(self) -> float:
+        """Nominal frame rate of a calcium session; from the frame times where the file does not say it.
+
+        Raises:
+            InputError: A spikes session, or the file is cut off.
+        """
+        self._need("calcium")
+        stored = self._contents.sampling_rate_hz
+        return stored if stored == stored else self.calcium.sampling_rate_hz
+
+    @property
     def spikes(self) -> SpikeTrain:
         """All spikes, as views of the mapped file.
 

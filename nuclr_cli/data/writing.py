@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,9 @@ _LONGEST_ATTRIBUTE = 4096
 _REGULAR_WITHIN_FRAMES = 0.01
 
 
-def write_population(pop: Population, path: Path, *, source: SourceRecord) -> tuple[str, ...]:
+def write_population(
+    pop: Population, path: Path, *, source: SourceRecord, label_history: Sequence[Mapping[str, Any]] = ()
+) -> tuple[str, ...]:
     """Check `pop` and write it to `path`, whole or not at all.
 
     Spikes: float64 seconds and a uint16 unit index (uint32 above 65,536 units). Calcium: (T, N) float32.
@@ -45,7 +47,7 @@ def write_population(pop: Population, path: Path, *, source: SourceRecord) -> tu
         replacing(path) as temporary,
         h5py.File(temporary, "w", **layout.CREATION) as file,
     ):
-        writer = _Writer(file, hashing)
+        writer = Writer(file, hashing)
         layout.mark(file, "Data")
         file.attrs["absolute_start"] = np.float64(0.0)
         file.attrs[layout.SCHEMA_ATTRIBUTE] = SCHEMA_VERSION
@@ -77,6 +79,7 @@ def write_population(pop: Population, path: Path, *, source: SourceRecord) -> tu
             columns=columns,
             calcium_scale=scale,
             checksums={name: digest.result() for name, digest in sorted(writer.checksums.items())},
+            label_history=tuple(label_history),
         )
         writer.meta(meta)
     return warnings
@@ -92,7 +95,7 @@ def trace_scale(values: NDArray[np.float32]) -> float:
 
 
 @dataclass
-class _Writer:
+class Writer:
     """Writes datasets into an open file while a second thread hashes their bytes."""
 
     file: h5py.File

@@ -1,12 +1,18 @@
-"""What a data folder holds: subjects, sessions, units, minutes, labels, warnings."""
+"""What a data folder holds: subjects, sessions, units, minutes, rates, gaps, labels, warnings."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nuclr_cli.api import Spikes
+from nuclr_cli.data.check import spike_counts
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import Session, verify
 from nuclr_cli.errors import InputError
@@ -31,6 +37,12 @@ class SessionSummary:
             a value name units rather than kinds of units and are left out.
         notes, warnings: Kept in the file since it was made.
         damaged: Datasets that no longer match their checksum; None = not verified.
+        median_rate_hz: Spikes per second of valid recording, median of the units that fire; None for calcium.
+        frame_rate_hz: Nominal frame rate; None for spikes.
+        n_silent: Units without a spike.
+        n_gaps: Stretches between two valid intervals.
+        gap_s: Their length together.
+        label_history: What `nuclr label` did, oldest first: when, version, and each action with its file.
     """
 
     file: Path
@@ -46,6 +58,12 @@ class SessionSummary:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     damaged: tuple[str, ...] | None = None
+    median_rate_hz: float | None = None
+    frame_rate_hz: float | None = None
+    n_silent: int = 0
+    n_gaps: int = 0
+    gap_s: float = 0.0
+    label_history: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,18 +73,21 @@ class InfoConfig:
     Attributes:
         data: Folder of population files, or one file.
         verify: Compare every dataset with its checksum.
+        plot: PNG file (one session) or folder (one PNG per session) to draw into; None = no plots.
     """
 
     data: Path = Path("nuclr-data")
     verify: bool = False
+    plot: Path | None = None
 
 
 @dataclass(frozen=True)
 class InfoRecord:
-    """Every session of a folder, sorted by key."""
+    """Every session of a folder, sorted by key, and the plots that were drawn, in the same order."""
 
     data: Path
     sessions: tuple[SessionSummary, ...]
+    plots: tuple[Path, ...] = ()
 
     @property
     def n_subjects(self) -> int:
@@ -94,6 +115,9 @@ def summarise(session: Session, *, damaged: tuple[str, ...] | None = None) -> Se
         for name, counter in counts.items()
         if name in _ALWAYS_LABELS or any(n > 1 for value, n in counter.items() if value)
     }
+    gaps = session.intervals[1:, 0] - session.intervals[:-1, 1]
+    rates = unit_rates(session)
+    firing = rates[rates > 0]
     return SessionSummary(
         file=session.path,
         subject=session.key.subject,
@@ -108,25 +132,84 @@ def summarise(session: Session, *, damaged: tuple[str, ...] | None = None) -> Se
         notes=session.notes,
         warnings=session.warnings,
         damaged=damaged,
+        median_rate_hz=float(np.median(firing)) if len(firing) else None,
+        frame_rate_hz=session.frame_rate_hz if session.modality == "calcium" else None,
+        n_silent=int((rates == 0).sum()),
+        n_gaps=int((gaps > 0).sum()),
+        gap_s=float(gaps.clip(0).sum()),
+        label_history=session.meta.label_history,
     )
+
+
+def unit_rates(session: Session) -> NDArray[np.float64]:
+    """(N,) spikes per second of valid recording; () for calcium."""
+    if session.modality != "spikes":
+        return np.empty(0)
+    if session.meta.schema is not None and "n_spikes" in session.columns:
+        counts = session.columns["n_spikes"]
+    else:
+        counts = spike_counts(Spikes(*session.spikes), session.n_units)
+    return np.asarray(counts, dtype=np.float64) / session.duration_s
 
 
 def info(config: InfoConfig, reporter: Reporter | None = None) -> InfoRecord:
     """Summarise every session of a folder.
 
     Raises:
-        InputError: No sessions there, or a file cannot be read.
+        InputError: No sessions there, a file cannot be read, or a plot cannot be written.
     """
     reporter = reporter or SilentReporter()
     sessions = open_sessions(config.data)
-    if not config.verify:
-        return InfoRecord(config.data, tuple(summarise(session) for session in sessions))
-    summaries = []
-    with reporter.progress("verify", len(sessions), "files") as progress:
-        for done, session in enumerate(sessions, start=1):
-            summaries.append(summarise(session, damaged=damage(session)))
-            progress.update(done)
-    return InfoRecord(config.data, tuple(summaries))
+    targets = _plot_files(config, sessions)
+    if config.verify:
+        summaries = []
+        with reporter.progress("verify", len(sessions), "files") as progress:
+            for done, session in enumerate(sessions, start=1):
+                summaries.append(summarise(session, damaged=damage(session)))
+                progress.update(done)
+    else:
+        summaries = [summarise(session) for session in sessions]
+    if targets:
+        from nuclr_cli.workflows.session_plots import plot_session
+
+        with reporter.progress("plot", len(targets), "sessions") as progress:
+            for done, (session, summary, path) in enumerate(
+                zip(sessions, summaries, targets, strict=True), 1
+            ):
+                plot_session(session, summary, path)
+                session.close()
+                progress.update(done, path.name)
+    return InfoRecord(config.data, tuple(summaries), tuple(targets))
+
+
+def _plot_files(config: InfoConfig, sessions: Sequence[Session]) -> list[Path]:
+    """Where each session is drawn, in their order.
+
+    Raises:
+        InputError: One file for several sessions.
+    """
+    if config.plot is None:
+        return []
+    suffix = config.plot.suffix.lower()
+    if suffix == ".png" and not config.plot.is_dir():
+        if len(sessions) > 1:
+            raise InputError(
+                f"{config.plot} is one file, and {config.data} holds {len(sessions)} sessions.",
+                f"Name a folder: --plot {config.plot.with_suffix('')}; or one of the session files as DATA.",
+            )
+        return [config.plot]
+    if suffix in (".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff"):
+        raise InputError(
+            f"{config.plot}: plots are written as PNG.", f"--plot {config.plot.with_suffix('.png')}"
+        )
+    if config.plot.is_file():
+        raise InputError(f"{config.plot} is a file, expected a folder or a .png.", "Name another one.")
+    names = [session.path.stem for session in sessions]
+    if len(set(names)) < len(names):  # files of the same name in several folders
+        names = [
+            "-".join(session.path.relative_to(config.data).with_suffix("").parts) for session in sessions
+        ]
+    return [config.plot / f"{name}.png" for name in names]
 
 
 def damage(session: Session) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ from nuclr_cli.workflows.manifest import read_table
 # A plain "id" beside one of the others may be a row number: it never wins, and as a label it is refused.
 ID_COLUMNS = ("unit_id", "cluster_id", "id")
 SCOPE_COLUMNS = ("subject", "session", "population")
+# Columns of a session file that are derived from the recording: a label of that name would break it.
+RESERVED = ("id", "n_spikes", "time_offset")
 
 
 class Named(Protocol):
@@ -96,7 +98,7 @@ def read_label_table(path: Path) -> LabelTable:
     columns = tuple(name for name in header if name != id_column and name not in scoped_by)
     if not columns:
         raise InputError(f"{path} has no label column beside {id_column!r}.", "Add one, e.g. cell_type.")
-    reserved = [name for name in columns if name in ("id", "n_spikes")]
+    reserved = [name for name in columns if name in RESERVED]
     if reserved:
         raise InputError(f"{path}: {', '.join(reserved)} cannot be a label.", "Rename or remove that column.")
     parsed = []
@@ -122,8 +124,13 @@ def read_label_table(path: Path) -> LabelTable:
     return LabelTable(path, digest, id_column, columns, scoped_by, tuple(parsed), tuple(notes))
 
 
-def add_labels(population: Population, table: LabelTable) -> Population:
+def add_labels(population: Population, table: LabelTable, overwrite: bool | None = None) -> Population:
     """Add the table's columns to the units.
+
+    Args:
+        population: The units.
+        table: Labels, by unit id.
+        overwrite: As in `combined`.
 
     Returns:
         The population with more columns ('' = unlabelled), and a note with the number of labelled units.
@@ -149,7 +156,8 @@ def add_labels(population: Population, table: LabelTable) -> Population:
         labels = [""] * len(ids)
         for row in matched:
             labels[row_of[row.unit_id]] = row.labels[at]
-        units[column] = _combined(population, column, labels, f"{table.path.name}, column {column!r},")
+        who = f"{table.path.name}, column {column!r},"
+        units[column] = combined(population, column, labels, who, overwrite)
     n_without = len(ids) - len(matched)
     notes = [
         f"{table.path.name} labels {len(matched)} of {len(ids)} units; {n_without} are not in the table."
@@ -169,12 +177,29 @@ def add_broadcast(population: Population, values: Mapping[str, str]) -> Populati
     """
     units = dict(population.units)
     for column, value in values.items():
-        units[column] = _combined(population, column, [value] * population.n_units, f"--broadcast {column}")
+        units[column] = combined(population, column, [value] * population.n_units, f"--broadcast {column}")
     return replace(population, units=units)
 
 
-def _combined(population: Population, column: str, labels: Sequence[str], who: str) -> NDArray[np.str_]:
-    """`labels`, completed from the source's own column of that name, which must not contradict them."""
+def combined(
+    population: Population, column: str, labels: Sequence[str], who: str, overwrite: bool | None = None
+) -> NDArray[np.str_]:
+    """`labels`, completed from the units' own column of that name, which must not contradict them.
+
+    Args:
+        population: The units.
+        column: Name of the column.
+        labels: (N,) texts, '' = nothing is said about that unit.
+        who: Says so, for messages.
+        overwrite: True lets `labels` win; False points to ``--overwrite-labels`` in the error, which only
+            `nuclr label` has; None does not.
+
+    Returns:
+        (N,) str.
+
+    Raises:
+        InputError: The own column says something else, or holds several values per unit.
+    """
     own: NDArray[Any] | None = population.units.get(column)
     if own is None:
         return np.array(labels, dtype=np.str_)
@@ -183,18 +208,45 @@ def _combined(population: Population, column: str, labels: Sequence[str], who: s
             f"{who} would replace the property {column!r}, which has {own.shape[1]} values per unit.",
             "Rename the column.",
         )
-    texts = ["" if _is_nan(value) else str(value) for value in own.tolist()]
-    pairs = list(zip(labels, texts, strict=True))
+    pairs = list(zip(labels, texts_of(own), strict=True))
     differing = [row for row, (new, old) in enumerate(pairs) if new and old and new != old]
-    if differing:
-        row = differing[0]
-        raise InputError(
-            f"{who} says {labels[row]!r} for unit {str(population.units['id'][row])!r} of "
-            f"{population.subject}/{population.session}, but the source's property says {texts[row]!r} "
-            f"({len(differing)} units differ).",
-            "Correct one of the two, or rename the column to keep both.",
-        )
+    if differing and not overwrite:
+        raise contradiction(population, pairs, differing, who, overwrite)
     return np.array([new or old for new, old in pairs], dtype=np.str_)
+
+
+def contradiction(
+    population: Population,
+    pairs: Sequence[tuple[str, str]],
+    differing: Sequence[int],
+    who: str,
+    overwrite: bool | None,
+) -> InputError:
+    """The error for labels that contradict a column that is there.
+
+    Args:
+        population: The units.
+        pairs: (said now, there before) of every unit.
+        differing: Rows in which the two differ.
+        who: Says so now.
+        overwrite: As in `combined`.
+    """
+    ids = [repr(str(population.units["id"][row])) for row in differing]
+    new, old = pairs[differing[0]]
+    named = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+    there = "the source's property" if overwrite is None else "the session file"
+    return InputError(
+        f"{who} says {new!r} for unit {ids[0]} of {population.subject}/{population.session}, but {there} "
+        f"says {old!r} ({len(ids)} unit{'s' * (len(ids) != 1)} differ{'s' * (len(ids) == 1)}: {named}).",
+        "Correct one of the two, or rename the column to keep both."
+        if overwrite is None
+        else "Correct one of the two, or add --overwrite-labels to replace what is there.",
+    )
+
+
+def texts_of(values: NDArray[Any]) -> list[str]:
+    """(N,) values as texts; NaN is ''."""
+    return ["" if _is_nan(value) else str(value) for value in values.tolist()]
 
 
 def _is_nan(value: object) -> bool:

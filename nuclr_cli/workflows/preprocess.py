@@ -50,13 +50,13 @@ def preprocess(config: PreprocessConfig, reporter: Reporter | None = None) -> Pr
     failures = [result.failure for result in results.values() if result.failure is not None]
     if failures:
         raise _failure_of(record, failures)
-    table = jobs[0].labels
-    elsewhere = 0 if table is None else table.n_elsewhere(record.sessions)
-    if table is not None and elsewhere:
-        reporter.warn(
-            f"{elsewhere} rows of {table.path.name} are about sessions that are not among the sources; "
-            "check their subject and session."
-        )
+    for table in (jobs[0].labels, jobs[0].regions):
+        elsewhere = 0 if table is None else table.n_elsewhere(record.sessions)
+        if table is not None and elsewhere:
+            reporter.warn(
+                f"{elsewhere} rows of {table.path.name} are about sessions that are not among the sources; "
+                "check their subject and session."
+            )
     return record
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 from nuclr_cli.api import Reader, ReadOptions
 from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.registry import Registry
+from nuclr_cli.workflows.kept_labels import kept_labels
+from nuclr_cli.workflows.label_maps import LabelMap, read_label_map
 from nuclr_cli.workflows.labels import LabelTable, read_label_table
 from nuclr_cli.workflows.manifest import ManifestRow, mistaken_columns, read_manifest
 from nuclr_cli.workflows.preprocess_record import PreprocessConfig
 from nuclr_cli.workflows.preprocess_source import SourceJob
+from nuclr_cli.workflows.regions import RegionTable, read_region_table
 from nuclr_cli.workflows.reporting import Reporter
 
 
@@ -43,7 +46,13 @@ def plan_jobs(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
     requests = _requests(config, reporter)
     for request in requests:
         try:
-            reader, detected = registry.find(request.path, request.reader or None, warn=reporter.warn)
+            reader, detected = registry.find(
+                request.path,
+                request.reader or None,
+                # An extractor of a wrapped library reads what the reader itself would not recognise.
+                detect=not (request.reader and request.options.extractor),
+                warn=reporter.warn,
+            )
         except NuclrError as error:
             errors.append(error)
             continue
@@ -51,8 +60,7 @@ def plan_jobs(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
         if ignored:
             errors.append(
                 InputError(
-                    f"The reader {reader.name!r} has no use for {', '.join(ignored)} ({request.path} is a "
-                    f"{detected}).",
+                    f"{request.path} is read by {reader.name!r}, which has no use for {', '.join(ignored)}.",
                     f"Leave {', '.join(ignored)} out.",
                 )
             )
@@ -61,7 +69,10 @@ def plan_jobs(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
     if errors:
         raise all_in_one(errors, len(requests), "cannot be used; nothing was written")
     _refuse_repeats(jobs)
-    return jobs
+    if not config.overwrite:
+        return jobs
+    kept = kept_labels(config.out)
+    return [replace(job, kept=kept) for job in jobs]
 
 
 _OPTION_NAMES = {
@@ -111,16 +122,19 @@ def _requests(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
         extra=config.extra,
     )
     labels = None if config.labels is None else read_label_table(config.labels)
+    regions = None if config.regions is None else read_region_table(config.regions)
+    maps = read_label_maps(config.label_maps)
     if config.manifest is None:
-        _refuse_ambiguous_labels(labels, len(config.sources))
-        return [SourceJob(path, config.reader or "", "", common, labels=labels) for path in config.sources]
+        refuse_ambiguous_tables(labels, regions, len(config.sources))
+        said = SourceJob(Path(), config.reader or "", "", common, labels=labels, regions=regions, maps=maps)
+        return [replace(said, path=path) for path in config.sources]
     rows = read_manifest(config.manifest, config.broadcast)
     for name, option in mistaken_columns(rows).items():
         reporter.warn(
             f"The column {name!r} of {config.manifest.name} is kept as an attribute; the one that acts as "
             f"an option is called {option!r}."
         )
-    _refuse_ambiguous_labels(labels, len(rows))
+    refuse_ambiguous_tables(labels, regions, len(rows))
     return [
         SourceJob(
             row.path,
@@ -130,6 +144,8 @@ def _requests(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
             attributes=row.attributes,
             broadcast={column: row.attributes[column] for column in config.broadcast},
             labels=labels,
+            regions=regions,
+            maps=maps,
         )
         for row in rows
     ]
@@ -164,11 +180,45 @@ def _row_options(config: PreprocessConfig, row: ManifestRow, common: ReadOptions
     )
 
 
-def _refuse_ambiguous_labels(labels: LabelTable | None, n_sources: int) -> None:
-    if labels is not None and n_sources > 1 and not {"subject", "session"} <= set(labels.scoped_by):
+def read_label_maps(names: Sequence[str]) -> tuple[LabelMap, ...]:
+    """The maps, in the order in which they are applied.
+
+    Raises:
+        InputError: One cannot be read, or two write the same column.
+    """
+    maps = tuple(read_label_map(name) for name in names)
+    first_of: dict[str, LabelMap] = {}
+    for label_map in maps:
+        first = first_of.setdefault(label_map.target, label_map)
+        if first is not label_map:
+            raise InputError(
+                f"The maps {first.name} and {label_map.name} both write the column {label_map.target!r}.",
+                "Leave one out, or give it another target.",
+            )
+    return maps
+
+
+def refuse_ambiguous_tables(
+    labels: LabelTable | None, regions: RegionTable | None, n_sources: int, what: str = "sources"
+) -> None:
+    """Refuse tables that could be about any of several recordings.
+
+    Raises:
+        InputError: Names the columns that would tell.
+    """
+    if n_sources == 1:
+        return
+    if labels is not None and not {"subject", "session"} <= set(labels.scoped_by):
         raise InputError(
-            f"{labels.path} does not say which session its units are of, and there are {n_sources} sources.",
-            "Add the columns subject and session to it, or preprocess one source at a time.",
+            f"{labels.path} does not say which session its units are of, and there are {n_sources} {what}.",
+            f"Add the columns subject and session to it, or take one of the {what} at a time.",
+        )
+    # An insertion that stayed in for weeks has the same channels in all its sessions: the subject is enough.
+    if regions is not None and not {"subject", "session"} & set(regions.scoped_by):
+        raise InputError(
+            f"{regions.path} does not say which recording its channels are of, and there are {n_sources} "
+            f"{what}.",
+            f"Add the column subject or session (or both) to it, or take one of the {what} at a time.",
         )
 
 

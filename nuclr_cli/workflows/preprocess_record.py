@@ -21,6 +21,8 @@ class PreprocessConfig:
         out: Folder of the population files.
         manifest: Table with one row per source; its columns that are named like options act as options.
         labels: Table of unit labels.
+        regions: Table of channels with their brain regions.
+        label_maps: Names or files of maps that group labels.
         broadcast: Columns of the manifest that become a label of every unit.
         subject, session: Ids for every source; None = from the source, else its name.
         reader: Reader to use, None = the one that recognises the source.
@@ -39,6 +41,8 @@ class PreprocessConfig:
     out: Path = Path("nuclr-data")
     manifest: Path | None = None
     labels: Path | None = None
+    regions: Path | None = None
+    label_maps: tuple[str, ...] = ()
     broadcast: tuple[str, ...] = ()
     subject: str | None = None
     session: str | None = None
@@ -134,9 +138,9 @@ def say_outcome(record: PreprocessRecord, folder_notes: Sequence[str], reporter:
                 warned.setdefault(text, []).append(name)
     n_sessions = sum(len(source.sessions) for source in written)
     for text, names in said.items():
-        reporter.note(_of_whom(text, names, n_sessions))
+        reporter.note(of_whom(text, names, n_sessions))
     for text, names in warned.items():
-        reporter.warn(_of_whom(text, names, n_sessions))
+        reporter.warn(of_whom(text, names, n_sessions))
     skipped = [source for source in record.sources if source.status == "skipped"]
     if len(skipped) > 3:
         reporter.note(f"{len(skipped)} sources are unchanged; their files were checked and kept.")
@@ -148,7 +152,7 @@ def say_outcome(record: PreprocessRecord, folder_notes: Sequence[str], reporter:
         reporter.note(text)
 
 
-def _of_whom(text: str, names: Sequence[str], n_sessions: int) -> str:
+def of_whom(text: str, names: Sequence[str], n_sessions: int) -> str:
     """The sentence, with the sessions it is about unless there is only one."""
     if n_sessions == 1:
         return text

@@ -15,7 +15,10 @@ from nuclr_cli.api import Population, Reader, ReadOptions
 from nuclr_cli.data.store import SessionKey, SourceFile, SourceRecord, write_population
 from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.registry import Registry
+from nuclr_cli.workflows.kept_labels import KeptLabels, labels_for
+from nuclr_cli.workflows.label_maps import LabelMap, add_map
 from nuclr_cli.workflows.labels import LabelTable, add_broadcast, add_labels
+from nuclr_cli.workflows.regions import RegionTable, add_regions
 from nuclr_cli.workflows.source_files import changed_while_read, fingerprint
 
 
@@ -31,6 +34,9 @@ class SourceJob:
         attributes: Session attributes.
         broadcast: Labels for every unit.
         labels: Label table, None = none.
+        regions: Table of channels, None = none.
+        maps: Applied to the labels in this order.
+        kept: What `nuclr label` added to the files that are there, for those that this job makes anew.
     """
 
     path: Path
@@ -40,6 +46,9 @@ class SourceJob:
     attributes: Mapping[str, str] = field(default_factory=dict)
     broadcast: Mapping[str, str] = field(default_factory=dict)
     labels: LabelTable | None = None
+    regions: RegionTable | None = None
+    maps: tuple[LabelMap, ...] = ()
+    kept: tuple[KeptLabels, ...] = ()
 
     @property
     def key_is_stated(self) -> bool:
@@ -69,6 +78,10 @@ class SourceJob:
                 options[name] = list(value) if isinstance(value, tuple) else value
         if self.options.timestamps is not None:
             options["timestamps"] = _named_digest(self.options.timestamps)
+        if self.regions is not None:
+            options["regions"] = self.regions.fingerprint
+        if self.maps:
+            options["label_maps"] = [label_map.fingerprint for label_map in self.maps]
         return SourceRecord(str(self.path), self.reader, self.detected, files, options)
 
 
@@ -152,6 +165,7 @@ def _process(job: SourceJob, staging: Path) -> tuple[Staged, ...]:
     if locked:
         raise InputError(f"No permission to read {', '.join(locked[:5])}.", "Ask their owner, or chmod u+r.")
     staged: list[Staged] = []
+    left_over: dict[Path, KeptLabels] = {i.file: i for i in job.kept if i.source == str(job.path)}
     with ThreadPoolExecutor(max_workers=1) as hashing:
         # Hashing lets go of the interpreter lock: it costs no time beside reading.
         fingerprints = hashing.submit(fingerprint, job.path, files)
@@ -164,8 +178,19 @@ def _process(job: SourceJob, staging: Path) -> tuple[Staged, ...]:
                     f"This is a bug in the reader {job.reader!r}.",
                 )
             target = staging / f"{number}.h5"
-            write_population(population, target, source=source)
+            kept = labels_for(job.kept, population, job.path)
+            history: tuple[Mapping[str, Any], ...] = ()
+            if kept is not None:
+                history = kept.history
+                left_over.pop(kept.file, None)
+            write_population(population, target, source=source, label_history=history)
             staged.append(Staged(target, key, source))
+    for item in left_over.values():
+        raise InputError(
+            f"The labels that nuclr label added to {item.file} ({', '.join(item.labels) or 'removals'}) have "
+            f"no population to go to: {job.path} no longer holds {item.key}.",
+            f"Remove {item.file} to let them go.",
+        )
     if not staged:
         raise InputError(f"{job.path} holds no population ({job.detected}).", "Check that it is complete.")
     moved = changed_while_read(job.path, files, fingerprints.result())
@@ -185,8 +210,15 @@ def _read(reader: Reader, job: SourceJob) -> Any:
 def _with_what_was_said(population: Population, job: SourceJob) -> Population:
     attributes = {**population.attributes, **job.attributes}
     population = replace(population, attributes=attributes)
+    kept = labels_for(job.kept, population, job.path)
+    if kept is not None:
+        population = kept.added_to(population)
     if job.broadcast:
         population = add_broadcast(population, job.broadcast)
     if job.labels is not None:
         population = add_labels(population, job.labels)
+    if job.regions is not None:
+        population = add_regions(population, job.regions)
+    for label_map in job.maps:
+        population = add_map(population, label_map)
     return population

@@ -1,0 +1,131 @@
+"""Change the units table of a population file, and nothing else in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+from numpy.typing import NDArray
+
+from nuclr_cli.data import layout
+from nuclr_cli.data.atomic import TEMPORARY_SUFFIX
+from nuclr_cli.data.checksums import verify
+from nuclr_cli.data.meta import StoredMeta
+from nuclr_cli.data.reading import read_meta
+from nuclr_cli.data.writing import Writer
+from nuclr_cli.errors import InputError
+
+
+def copy_with_columns(
+    path: Path, target: Path, columns: Mapping[str, NDArray[Any]], entry: Mapping[str, Any]
+) -> None:
+    """Copy a population file with another units table.
+
+    All else is copied as it lies, by the HDF5 library, and compared with its checksums afterwards: spikes and
+    traces are the same bytes, aligned as before. The file keeps what is known about its source.
+
+    Args:
+        path: A file that nuclr wrote.
+        target: New file.
+        columns: The whole units table, (N,) or (N, k) each; ``id`` must be the one that is there.
+        entry: What was done, plain values; goes to the end of the file's label history.
+
+    Raises:
+        InputError: `path` is damaged or cannot be read, or `target` cannot be written.
+    """
+    meta = read_meta(path)
+    units = {name: layout.storable(name, values) for name, values in columns.items()}
+    try:
+        with (
+            h5py.File(path, "r", locking=False) as source,  # replaced whole, never changed in place
+            ThreadPoolExecutor(max_workers=1) as hashing,
+            h5py.File(target, "w", **layout.CREATION) as file,
+        ):
+            _copy(source, Writer(file, hashing), meta, units, entry)
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+    ) as error:  # h5py raises any of them for a full disk or bad headers
+        raise InputError(
+            f"{path} could not be written anew beside itself: {error}.",
+            "Free some space there, or copy the file again if it is damaged; it was left as it is.",
+        ) from error
+    damaged = verify(target)
+    if damaged:
+        raise InputError(
+            f"{path} is damaged: {', '.join(damaged[:5])} no longer match their checksum; it was "
+            "left as it is.",
+            "Make it anew with nuclr preprocess SOURCE --overwrite.",
+        )
+
+
+def replace_all(staged: Sequence[tuple[Path, Path]]) -> None:
+    """Rename every staged file over its old one. When a rename fails, the old ones come back.
+
+    Args:
+        staged: (file, new file beside it).
+
+    Raises:
+        InputError: They could not be replaced.
+    """
+    backups: list[tuple[Path, Path]] = []
+    try:
+        for path, temporary in staged:
+            descriptor = os.open(temporary, os.O_RDWR)
+            os.fsync(descriptor)
+            os.close(descriptor)
+            backup = beside(path, "old")
+            with contextlib.suppress(OSError):  # a file system without hard links: this one cannot come back
+                os.link(path, backup)
+                backups.append((path, backup))
+            temporary.replace(path)
+    except OSError as error:
+        for path, backup in backups:
+            backup.replace(path)
+        raise InputError(
+            f"The session files could not be replaced: {error}.",
+            "Nothing was changed; check their permissions.",
+        ) from error
+    finally:
+        for _, backup in backups:
+            backup.unlink(missing_ok=True)
+
+
+def beside(path: Path, role: str) -> Path:
+    """A hidden name in the same folder that is never read as data."""
+    return path.with_name(f".{path.name}.{role}-{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+
+
+def _copy(
+    source: h5py.File,
+    writer: Writer,
+    meta: StoredMeta,
+    units: Mapping[str, NDArray[Any]],
+    entry: Mapping[str, Any],
+) -> None:
+    table = "units" if "spikes" in source else "rois"
+    for name in source.attrs:
+        if name != layout.META_CHECKSUM:
+            writer.file.attrs[name] = source.attrs[name]
+    for name in source:
+        if name not in (table, layout.META_DATASET):
+            source.copy(source[name], writer.file, name)
+    stored = writer.units(table, units)
+    fresh = {name: digest.result() for name, digest in writer.checksums.items()}
+    kept = {name: digest for name, digest in meta.checksums.items() if not name.startswith(f"{table}/")}
+    writer.meta(
+        replace(
+            meta,
+            columns=stored,
+            checksums=dict(sorted({**kept, **fresh}.items())),
+            label_history=(*meta.label_history, dict(entry)),
+        )
+    )

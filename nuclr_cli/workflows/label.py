@@ -1,0 +1,336 @@
+"""Adds, changes and removes labels in session files that are there; the recordings in them stay."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import nuclr_cli
+from nuclr_cli.api import Population
+from nuclr_cli.data.relabel import beside, copy_with_columns, replace_all
+from nuclr_cli.data.sessions import open_sessions
+from nuclr_cli.data.store import Session
+from nuclr_cli.errors import InputError, NuclrError
+from nuclr_cli.workflows.info import SessionSummary, summarise
+from nuclr_cli.workflows.label_maps import add_map, source_column
+from nuclr_cli.workflows.labels import RESERVED, LabelTable, add_labels, read_label_table, texts_of
+from nuclr_cli.workflows.preprocess_plan import all_in_one, read_label_maps, refuse_ambiguous_tables
+from nuclr_cli.workflows.preprocess_record import of_whom
+from nuclr_cli.workflows.regions import RegionTable, add_regions, read_region_table
+from nuclr_cli.workflows.reporting import Reporter, SilentReporter
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Settings of `label`. They are applied in the order remove, labels, regions, maps.
+
+    Attributes:
+        data: Folder of session files, or one file.
+        labels: Table of unit labels.
+        regions: Table of channels with their brain regions.
+        label_maps: Names or files of maps that group labels.
+        remove: Columns to remove.
+        overwrite_labels: New labels replace those that are there and differ.
+    """
+
+    data: Path = Path("nuclr-data")
+    labels: Path | None = None
+    regions: Path | None = None
+    label_maps: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    overwrite_labels: bool = False
+
+
+@dataclass(frozen=True)
+class LabelAction:
+    """What one table, map or removal did to one session.
+
+    Attributes:
+        what: ``labels``, ``regions``, ``map`` or ``remove``.
+        file: Name of the table or map, '' for a removal.
+        sha256: Of that file.
+        columns: Columns of the units table that it wrote or removed.
+        labelled: Units with a label in the first of these columns, afterwards.
+        changed: Units whose label in any of them is another than before.
+        notes: What was joined, dropped and left out.
+    """
+
+    what: str
+    file: str = ""
+    sha256: str = ""
+    columns: tuple[str, ...] = ()
+    labelled: int = 0
+    changed: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelledSession:
+    """What became of one session: ``written``, or ``unchanged`` when its labels were these already."""
+
+    status: str
+    actions: tuple[LabelAction, ...]
+    session: SessionSummary
+
+
+@dataclass(frozen=True)
+class LabelRecord:
+    """Every session of the folder, in the order of their keys."""
+
+    data: Path
+    sessions: tuple[LabelledSession, ...]
+
+    def count(self, status: str) -> int:
+        """Number of sessions with that status."""
+        return sum(session.status == status for session in self.sessions)
+
+
+@dataclass
+class _Change:
+    """One session on its way: units as they will be, and what was done to them."""
+
+    session: Session
+    population: Population
+    actions: list[LabelAction] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{self.population.subject}/{self.population.session}"
+
+    def apply(self, what: str, file: str, sha256: str, columns: tuple[str, ...], after: Population) -> None:
+        """Take the step to `after`, and keep what it did."""
+        before = self.population
+        moved = np.zeros(before.n_units, dtype=np.bool_)
+        for column in columns:
+            moved |= np.array(_texts(before, column)) != np.array(_texts(after, column))
+        labelled = sum(bool(text) for text in _texts(after, columns[0]))
+        self.actions.append(
+            LabelAction(what, file, sha256, columns, labelled, int(moved.sum()), tuple(after.notes))
+        )
+        self.warnings += after.warnings
+        self.population = replace(after, notes=(), warnings=())
+
+    @property
+    def differs(self) -> bool:
+        """Whether the units table is another than the file's."""
+        now, was = self.population.units, self.session.columns
+        return now.keys() != was.keys() or any(
+            now[name].dtype.kind != was[name].dtype.kind or not np.array_equal(now[name], was[name])
+            for name in was
+            if now[name] is not was[name]
+        )
+
+
+def label(config: LabelConfig, reporter: Reporter | None = None) -> LabelRecord:
+    """Change the labels of every session that the tables are about.
+
+    All sessions are worked out, and all new files written and compared with their checksums, before the first
+    one takes the place of the old.
+
+    Raises:
+        InputError: Nothing was changed: a table cannot be read or names unknown units, labels contradict what
+            is there, a file is damaged or was not written by nuclr.
+    """
+    reporter = reporter or SilentReporter()
+    if config.labels is None and config.regions is None and not config.label_maps and not config.remove:
+        raise InputError(
+            "There is nothing to do.",
+            "Give --labels FILE, --regions FILE, --label-map NAME or --remove COLUMN.",
+        )
+    sessions = open_sessions(config.data, check_foreign=False)
+    foreign = [str(session.path) for session in sessions if session.meta.schema is None]
+    if foreign:
+        raise InputError(
+            f"{len(foreign)} of {len(sessions)} files were not written by nuclr and have no checksums: "
+            f"{', '.join(foreign[:5])}.",
+            "Make session files of them with nuclr preprocess, which takes --labels, too.",
+        )
+    changes = [_Change(session, _population(session)) for session in sessions]
+    _remove(config, changes)
+    _join(config, changes, reporter)
+    _group(config, changes, reporter)
+    todo = [change for change in changes if change.differs]
+    _write(todo, reporter)
+    record = LabelRecord(config.data, tuple(_outcome(change, change in todo) for change in changes))
+    _say(changes, record, reporter)
+    return record
+
+
+def _population(session: Session) -> Population:
+    """The units of a session, without its recording."""
+    return Population(
+        subject=session.key.subject,
+        session=session.key.session,
+        population=session.key.population,
+        units=session.columns,
+        intervals=session.intervals,
+        provenance=session.meta.provenance,
+    )
+
+
+def _remove(config: LabelConfig, changes: Sequence[_Change]) -> None:
+    """Take columns away. One that an earlier run has removed is no error."""
+    for column in dict.fromkeys(config.remove):
+        having = [change for change in changes if column in change.population.units]
+        removed_before = any(_was_removed(change.session, column) for change in changes)
+        if column in RESERVED:
+            raise InputError(f"The column {column!r} cannot be removed.", "Every session file needs it.")
+        if not having and not removed_before:
+            known = sorted({name for change in changes for name in change.session.label_names})
+            close = difflib.get_close_matches(column, known, n=1)
+            raise InputError(
+                f"{config.data} has no column {column!r}; its labels are: {', '.join(known) or 'none'}.",
+                f"--remove {close[0]}" if close else "Name one of them.",
+            )
+        for change in having:
+            units = {name: values for name, values in change.population.units.items() if name != column}
+            change.apply("remove", "", "", (column,), replace(change.population, units=units))
+
+
+def _was_removed(session: Session, column: str) -> bool:
+    return any(
+        action["what"] == "remove" and column in action["columns"]
+        for entry in session.meta.label_history
+        for action in entry["actions"]
+    )
+
+
+def _join(config: LabelConfig, changes: Sequence[_Change], reporter: Reporter) -> None:
+    """Join the tables to the units of every session that they are about."""
+    labels = None if config.labels is None else read_label_table(config.labels)
+    regions = None if config.regions is None else read_region_table(config.regions)
+    refuse_ambiguous_tables(labels, regions, len(changes), "sessions")
+    overwrite = config.overwrite_labels
+    if labels is not None:
+        table = labels
+        _each(changes, table, "labels", lambda population: add_labels(population, table, overwrite), reporter)
+    if regions is not None:
+        channels = regions
+        _each(
+            changes,
+            channels,
+            "regions",
+            lambda population: add_regions(population, channels, overwrite),
+            reporter,
+        )
+
+
+def _each(
+    changes: Sequence[_Change],
+    table: LabelTable | RegionTable,
+    what: str,
+    work: Callable[[Population], Population],
+    reporter: Reporter,
+) -> None:
+    populations = [change.population for change in changes]
+    elsewhere = table.n_elsewhere(populations)
+    if elsewhere == len(table.rows):
+        keys = ", ".join(f"{p.subject}/{p.session}" for p in populations[:5])
+        raise InputError(
+            f"None of the {elsewhere} rows of {table.path} is about a session that is there ({keys}"
+            f"{', ...' if len(populations) > 5 else ''}).",
+            f"Correct its column {' and '.join(table.scoped_by)}: ids must match exactly, as text."
+            if table.rows
+            else "Write one row per unit.",
+        )
+    if elsewhere:
+        reporter.warn(f"{elsewhere} rows of {table.path.name} are about sessions that are not there.")
+    errors: list[NuclrError] = []
+    for change in changes:
+        if not any(row.concerns(change.population) for row in table.rows):
+            continue
+        try:
+            after = work(change.population)
+            change.apply(what, table.path.name, table.sha256, table.columns, after)
+        except NuclrError as error:
+            errors.append(error)
+    if errors:
+        raise _all(errors, len(changes))
+
+
+def _group(config: LabelConfig, changes: Sequence[_Change], reporter: Reporter) -> None:
+    """Apply the maps to every session that has their column."""
+    for label_map in read_label_maps(config.label_maps):
+        having = [
+            change for change in changes if source_column(change.population.units, label_map) is not None
+        ]
+        lacking = [change for change in changes if change not in having]
+        if having and lacking:
+            names = ", ".join(change.name for change in lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+            wanted = " or ".join(map(repr, label_map.columns))
+            reporter.warn(f"{len(lacking)} sessions have no column {wanted} for {label_map.name}: {names}.")
+        errors: list[NuclrError] = []
+        for change in having or changes[:1]:  # without any, the first says what is missing
+            try:
+                after = add_map(change.population, label_map, config.overwrite_labels)
+                change.apply("map", label_map.name, label_map.sha256, (label_map.target,), after)
+            except NuclrError as error:
+                errors.append(error)
+        if errors:
+            raise _all(errors, len(changes))
+
+
+def _all(errors: Sequence[NuclrError], n_sessions: int) -> NuclrError:
+    return (
+        errors[0]
+        if len(errors) == 1
+        else all_in_one(errors, n_sessions, "cannot take them; nothing was changed")
+    )
+
+
+def _write(changes: Sequence[_Change], reporter: Reporter) -> None:
+    """Write every new file beside the old one, then put them all in place; on an error, put none."""
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    staged: list[tuple[Path, Path]] = []
+    try:
+        with reporter.progress("label", len(changes), "sessions") as progress:
+            for done, change in enumerate(changes, start=1):
+                path = change.session.path
+                staged.append((path, beside(path, "new")))
+                entry = {"when": when, "nuclr": nuclr_cli.__version__, "actions": change.actions}
+                copy_with_columns(path, staged[-1][1], change.population.units, entry)
+                progress.update(done, path.name)
+        for change in changes:
+            change.session.close()
+        replace_all(staged)
+    finally:
+        for _, temporary in staged:
+            temporary.unlink(missing_ok=True)
+
+
+def _outcome(change: _Change, written: bool) -> LabelledSession:
+    status = "written" if written else "unchanged"
+    return LabelledSession(status, tuple(change.actions), summarise(Session(change.session.path)))
+
+
+def _say(changes: Sequence[_Change], record: LabelRecord, reporter: Reporter) -> None:
+    said: dict[str, list[str]] = {}
+    warned: dict[str, list[str]] = {}
+    for change in changes:
+        for text in (note for action in change.actions for note in action.notes):
+            said.setdefault(text, []).append(change.name)
+        for text in change.warnings:
+            warned.setdefault(text, []).append(change.name)
+    for text, names in said.items():
+        reporter.note(of_whom(text, names, len(changes)))
+    for text, names in warned.items():
+        reporter.warn(of_whom(text, names, len(changes)))
+    if record.count("written"):
+        reporter.note("Embeddings made before hold the labels of before; nuclr embed makes them anew.")
+    elif record.sessions:
+        reporter.note("All labels were there already; no file was written.")
+
+
+def _texts(population: Population, column: str) -> list[str]:
+    values: NDArray[Any] | None = population.units.get(column)
+    if values is None:
+        return [""] * population.n_units
+    return texts_of(values) if values.ndim == 1 else [str(row) for row in values.tolist()]
