@@ -25,7 +25,9 @@ from nuclr_cli import safe_files
 from nuclr_cli.errors import MissingPackageError, ReaderError
 
 __all__ = [
+    "API_VERSION",
     "CalciumTraces",
+    "Exporter",
     "MissingPackageError",
     "Modality",
     "Population",
@@ -33,10 +35,14 @@ __all__ = [
     "Reader",
     "ReaderError",
     "Spikes",
+    "UnitPredictions",
     "hookimpl",
     "hookspec",
     "safe_files",
 ]
+
+# Major: a plugin written for another one may not work. Minor: something was added. See docs/plugins.md.
+API_VERSION = "1.0"
 
 Modality = Literal["spikes", "calcium"]
 
@@ -194,9 +200,78 @@ class Reader(ABC):
         """
 
 
+@dataclass(frozen=True)
+class UnitPredictions:
+    """What a probe says about the units of one population.
+
+    Attributes:
+        subject, session, population: As in `Population`.
+        label_name: What was predicted (``cell_type``).
+        classes: The K values it may take.
+        unit_ids: (N,) str, the ids that the reader gave.
+        labels: (N,) str, the likeliest class of each unit, also of those in `abstain`.
+        probabilities: (N, K) float64, columns in the order of `classes`; NaN where nothing could be said.
+        abstain: (N,) bool, True where the prediction should not be used.
+
+    Raises:
+        ValueError: The lengths do not agree.
+    """
+
+    subject: str
+    session: str
+    population: str
+    label_name: str
+    classes: tuple[str, ...]
+    unit_ids: NDArray[np.str_]
+    labels: NDArray[np.str_]
+    probabilities: NDArray[np.float64]
+    abstain: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        n_units = len(self.unit_ids)
+        found = [array.shape for array in (self.unit_ids, self.labels, self.abstain, self.probabilities)]
+        expected = [(n_units,)] * 3 + [(n_units, len(self.classes))]
+        if found != expected:
+            raise ValueError(
+                f"unit_ids, labels, abstain and probabilities have shapes {found}, expected {expected}"
+            )
+
+
+class Exporter(ABC):
+    """Writes predictions for another program (or a family of them).
+
+    Attributes:
+        name: What picks it on the command line; lower case, unique among installed exporters.
+        formats: Formats it writes, for people.
+    """
+
+    name: str
+    formats: tuple[str, ...] = ()
+
+    @abstractmethod
+    def export(self, predictions: Sequence[UnitPredictions], target: Path) -> Sequence[Path]:
+        """Write `predictions`, one record per population, to `target`.
+
+        Args:
+            predictions: At least one record; all have the same `label_name` and `classes`.
+            target: File or folder to write, as the user gave it. Its folder exists.
+
+        Returns:
+            The files that were written.
+
+        Raises:
+            ReaderError: `target` cannot take these predictions (it is another recording's, say). Nothing was
+                written.
+        """
+
+
 class NuclrHooks:
     """The hooks a plugin may implement."""
 
     @hookspec
     def nuclr_readers(self) -> Sequence[Reader]:  # type: ignore[empty-body]
         """Return the readers this plugin brings."""
+
+    @hookspec
+    def nuclr_exporters(self) -> Sequence[Exporter]:  # type: ignore[empty-body]
+        """Return the exporters this plugin brings."""

@@ -1,4 +1,4 @@
-"""Finds reader plugins, keeps the broken ones from harming the rest, and picks the reader of a path."""
+"""Finds plugins, keeps the broken ones from harming the rest, and picks the reader of a path."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pluggy
 
-from nuclr_cli.api import NuclrHooks, Reader
+from nuclr_cli.api import API_VERSION, Exporter, NuclrHooks, Reader
 from nuclr_cli.errors import InputError
 
 ENTRY_POINT_GROUP = "nuclr"
 _MOST_CHILDREN = 200
-_READER_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_API_CLAUSE = re.compile(r"(>=|<|)\s*(\d+)(?:\.(\d+))?")
+
+_Part = TypeVar("_Part", Reader, Exporter)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ class PluginInfo:
         version: Version of that package.
         readers: Names of its readers, also of those that cannot be used.
         formats: Formats that its readers know.
-        error: Why it (or one of its readers) cannot be used; None when all is well.
+        exporters: Names of its exporters, also of those that cannot be used.
+        api: Versions of the plugin interface it says it works with; None when it does not say.
+        error: Why it (or one of its readers or exporters) cannot be used; None when all is well.
     """
 
     name: str
@@ -39,7 +45,12 @@ class PluginInfo:
     version: str
     readers: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
+    exporters: tuple[str, ...] = ()
+    api: str | None = None
     error: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.distribution} {self.version})"
 
 
 @dataclass(frozen=True)
@@ -51,16 +62,27 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class _Loaded:
+    """A plugin and those of its parts that are sound."""
+
+    info: PluginInfo
+    readers: tuple[Reader, ...] = ()
+    exporters: tuple[Exporter, ...] = ()
+
+
+@dataclass(frozen=True)
 class Registry:
-    """The readers that are installed and work.
+    """The readers and exporters that are installed and work.
 
     Attributes:
         plugins: Every plugin, sorted by name, broken ones included.
         readers: Usable readers, sorted by name.
+        exporters: Usable exporters, sorted by name.
     """
 
     plugins: tuple[PluginInfo, ...] = ()
     readers: tuple[Reader, ...] = ()
+    exporters: tuple[Exporter, ...] = ()
 
     @classmethod
     def load(cls) -> Registry:
@@ -69,22 +91,14 @@ class Registry:
         A plugin that fails in any way is listed with its error; the others are not touched by it.
         """
         loaded = [_load_plugin(entry) for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)]
-        owners: dict[str, list[str]] = defaultdict(list)
-        for info, readers in loaded:
-            for reader in readers:
-                owners[reader.name].append(f"{info.name} ({info.distribution} {info.version})")
+        readers, reader_clashes = _without_clashes("reader", [(p.info, p.readers) for p in loaded])
+        exporters, exporter_clashes = _without_clashes("exporter", [(p.info, p.exporters) for p in loaded])
         plugins = []
-        usable = []
-        for info, readers in loaded:
-            clashes = sorted({reader.name for reader in readers if len(owners[reader.name]) > 1})
-            if clashes:
-                message = "; ".join(f"reader {c!r} is brought by {' and '.join(owners[c])}" for c in clashes)
-                info = replace(info, error=message + ": none of them is used")
-            plugins.append(info)
-            usable += [reader for reader in readers if reader.name not in clashes]
+        for plugin, *clashes in zip(loaded, reader_clashes, exporter_clashes, strict=True):
+            errors = [text for text in (plugin.info.error, *clashes) if text]
+            plugins.append(replace(plugin.info, error="; ".join(errors) or None))
         plugins.sort(key=lambda info: (info.name, info.distribution))
-        usable.sort(key=lambda reader: reader.name)
-        return cls(tuple(plugins), tuple(usable))
+        return cls(tuple(plugins), readers, exporters)
 
     def reader(self, name: str) -> Reader:
         """The reader called `name`.
@@ -92,16 +106,27 @@ class Registry:
         Raises:
             InputError: No usable reader has that name; names the closest, or why the one there is broken.
         """
-        for reader in self.readers:
-            if reader.name == name:
-                return reader
-        names = [reader.name for reader in self.readers]
+        return self._named("reader", name, self.readers)
+
+    def exporter(self, name: str) -> Exporter:
+        """The exporter called `name`.
+
+        Raises:
+            InputError: No usable exporter has that name; names the closest, or why the one there is broken.
+        """
+        return self._named("exporter", name, self.exporters)
+
+    def _named(self, kind: str, name: str, parts: tuple[_Part, ...]) -> _Part:
+        for part in parts:
+            if part.name == name:
+                return part
+        names = [part.name for part in parts]
         close = difflib.get_close_matches(name, names, n=1)
-        broken = [info for info in self.plugins if info.error and name in (*info.readers, info.name)]
-        what = f"There is no reader {name!r}; installed: {', '.join(names) or 'none'}."
+        broken = [info for info in self.plugins if info.error and name in _names_of(info)]
+        what = f"There is no {kind} {name!r}; installed: {', '.join(names) or 'none'}."
         if broken:
-            what = f"The reader {name!r} cannot be used: {broken[0].error}."
-        raise InputError(what, f"--reader {close[0]}" if close else "nuclr plugins list")
+            what = f"The {kind} {name!r} cannot be used: {broken[0].error}."
+        raise InputError(what, f"--{kind} {close[0]}" if close else "nuclr plugins list")
 
     def claims(self, path: Path, *, warn: Callable[[str], None]) -> tuple[Claim, ...]:
         """Every reader that recognises `path`. One whose `detect` raises counts as not recognising it."""
@@ -120,13 +145,19 @@ class Registry:
         return tuple(found)
 
     def find(
-        self, path: Path, reader: str | None = None, *, warn: Callable[[str], None] = lambda text: None
+        self,
+        path: Path,
+        reader: str | None = None,
+        *,
+        detect: bool = True,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> tuple[Reader, str]:
         """Pick the reader of a source.
 
         Args:
             path: File or folder.
             reader: Name of the reader to use, None = the only one that recognises the path.
+            detect: False = take the named reader at its word, without asking whether it recognises the path.
             warn: Receives one sentence per reader that broke while looking.
 
         Returns:
@@ -140,6 +171,8 @@ class Registry:
             raise InputError(f"{path} does not exist.", _closest_path(path))
         if reader is not None:
             chosen = self.reader(reader)
+            if not detect:
+                return chosen, "read as you said"
             alone = replace(self, readers=(chosen,))
             claims = alone.claims(path, warn=warn)
             if not claims:
@@ -179,58 +212,136 @@ class Registry:
         return list(itertools.islice(known, 5))
 
 
-def _load_plugin(entry: importlib.metadata.EntryPoint) -> tuple[PluginInfo, tuple[Reader, ...]]:
+def _names_of(info: PluginInfo) -> tuple[str, ...]:
+    return (info.name, *info.readers, *info.exporters)
+
+
+def _without_clashes(
+    kind: str, brought: list[tuple[PluginInfo, tuple[_Part, ...]]]
+) -> tuple[tuple[_Part, ...], list[str]]:
+    """Parts whose name is theirs alone, sorted by it; and for each plugin what clashes, or nothing."""
+    owners: dict[str, list[str]] = defaultdict(list)
+    for info, parts in brought:
+        for part in parts:
+            owners[part.name].append(str(info))
+    usable = [part for _, parts in brought for part in parts if len(owners[part.name]) == 1]
+    messages = []
+    for _, parts in brought:
+        clashes = sorted({part.name for part in parts if len(owners[part.name]) > 1})
+        text = "; ".join(f"{kind} {name!r} is brought by {' and '.join(owners[name])}" for name in clashes)
+        messages.append(text + ": none of them is used" if text else "")
+    return tuple(sorted(usable, key=lambda part: part.name)), messages
+
+
+def _load_plugin(entry: importlib.metadata.EntryPoint) -> _Loaded:
     """Load one entry point; whatever it raises ends up in `PluginInfo.error`."""
     distribution, version = _distribution(entry)
     info = PluginInfo(entry.name, distribution, version)
     try:
         # SystemExit too: a module that calls sys.exit() when imported must not end nuclr.
         plugin = entry.load()
-        readers = _call_hook(entry.name, plugin)
-    except (Exception, SystemExit) as error:
-        return replace(info, error=f"{type(error).__name__}: {_one_line(error)}"), ()
-    errors = []
-    sound = []
-    for reader in readers:
-        problem = _reader_problem(reader)
+        api = getattr(plugin, "NUCLR_API", None)
+        info = replace(info, api=None if api is None else str(api))
+        problem = None if api is None else _api_problem(api)
         if problem:
-            errors.append(problem)
-        else:
-            sound.append(reader)
-    names = tuple(reader.name for reader in sound)
-    formats = tuple(str(text) for reader in sound for text in reader.formats)
-    if len(set(names)) < len(names):
-        errors.append("two of its readers have the same name")
-        sound = []
-    info = replace(info, readers=names, formats=formats, error="; ".join(errors) or None)
-    return info, tuple(sound)
+            return _Loaded(replace(info, error=problem))
+        found = _call_hooks(entry.name, plugin)
+        readers, reader_errors = _sound("reader", Reader, found["nuclr_readers"])  # type: ignore[type-abstract]
+        exporters, exporter_errors = _sound(
+            "exporter",
+            Exporter,  # type: ignore[type-abstract]
+            found["nuclr_exporters"],
+        )
+    except (Exception, SystemExit) as error:
+        return _Loaded(replace(info, error=f"{type(error).__name__}: {_one_line(error)}"))
+    info = replace(
+        info,
+        readers=tuple(reader.name for reader in readers),
+        formats=tuple(str(text) for reader in readers for text in reader.formats),
+        exporters=tuple(exporter.name for exporter in exporters),
+        error="; ".join([*reader_errors, *exporter_errors]) or None,
+    )
+    # Two of one name: both are listed, neither can be told from the other.
+    return _Loaded(info, _if_distinct(readers), _if_distinct(exporters))
 
 
-def _call_hook(name: str, plugin: object) -> list[Reader]:
-    """Register `plugin` in a manager of its own, so that its mistakes stay its own; ask for its readers."""
+def _call_hooks(name: str, plugin: object) -> dict[str, list[object]]:
+    """Register `plugin` in a manager of its own, so that its mistakes stay its own; ask for its parts.
+
+    Returns:
+        Name of each hook -> what the plugin returned.
+    """
     manager = pluggy.PluginManager(ENTRY_POINT_GROUP)
     manager.add_hookspecs(NuclrHooks)
     manager.register(plugin, name)
     manager.check_pending()
-    if not manager.get_hookcallers(plugin):
+    implemented = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
+    if not implemented:
         raise TypeError("it implements no hook of nuclr; decorate nuclr_readers with nuclr_cli.api.hookimpl")
-    readers = [reader for readers in manager.hook.nuclr_readers() for reader in readers]
-    if not readers:
-        raise TypeError("nuclr_readers returned no reader")
-    return readers
+    found: dict[str, list[object]] = {}
+    for hook in ("nuclr_readers", "nuclr_exporters"):
+        found[hook] = [part for parts in getattr(manager.hook, hook)() for part in parts]
+        if hook in implemented and not found[hook]:
+            raise TypeError(f"{hook} returned no {hook.removeprefix('nuclr_').removesuffix('s')}")
+    return found
 
 
-def _reader_problem(reader: object) -> str | None:
-    """Why an object returned by a plugin cannot serve as a reader, or None."""
-    if not isinstance(reader, Reader):
-        return f"{reader!r} is not a nuclr_cli.api.Reader"
-    kind = type(reader).__name__
-    name = getattr(reader, "name", None)
-    if not isinstance(name, str) or not _READER_NAME.fullmatch(name):
-        return f"reader {kind} has no usable name: {name!r} (lower case letters, digits, '_', '-', '.')"
-    if not isinstance(reader.formats, tuple):
-        return f"reader {kind}: formats is {type(reader.formats).__name__}, expected a tuple of str"
+def _sound(kind: str, base: type[_Part], parts: list[object]) -> tuple[list[_Part], list[str]]:
+    """The parts that can be used, and what is wrong with the others."""
+    sound: list[_Part] = []
+    errors = []
+    for part in parts:
+        problem = _part_problem(kind, base, part)
+        if problem is None and isinstance(part, base):
+            sound.append(part)
+        else:
+            errors.append(str(problem))
+    if len({part.name for part in sound}) < len(sound):
+        errors.append(f"two of its {kind}s have the same name")
+    return sound, errors
+
+
+def _if_distinct(parts: list[_Part]) -> tuple[_Part, ...]:
+    return tuple(parts) if len({part.name for part in parts}) == len(parts) else ()
+
+
+def _part_problem(kind: str, base: type[Reader] | type[Exporter], part: Any) -> str | None:
+    """Why an object returned by a plugin cannot serve, or None."""
+    if not isinstance(part, base):
+        return f"{part!r} is not a nuclr_cli.api.{base.__name__}"
+    name = getattr(part, "name", None)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        return (
+            f"{kind} {type(part).__name__} has no usable name: {name!r} "
+            "(lower case letters, digits, '_', '-', '.')"
+        )
+    if not isinstance(part.formats, tuple):
+        return (
+            f"{kind} {type(part).__name__}: formats is {type(part.formats).__name__}, expected a tuple of str"
+        )
     return None
+
+
+def _api_problem(wanted: object) -> str | None:
+    """Why a plugin that says ``NUCLR_API = wanted`` cannot be used with this interface, or None."""
+    have = tuple(int(part) for part in API_VERSION.split("."))
+    clauses = [_API_CLAUSE.fullmatch(text.strip()) for text in str(wanted).split(",")]
+    if not isinstance(wanted, str) or not all(clauses):
+        return f"NUCLR_API is {wanted!r}, expected text such as '1', '1.2' or '>=1.2,<3'"
+    for clause in clauses:
+        if clause and not _satisfies(have, clause[1], (int(clause[2]), int(clause[3] or 0))):
+            return (
+                f"it is made for version {wanted} of nuclr's plugin interface, and this nuclr has "
+                f"{API_VERSION}: update the plugin or nuclr"
+            )
+    return None
+
+
+def _satisfies(have: tuple[int, ...], sign: str, wanted: tuple[int, int]) -> bool:
+    """Whether version `have` lies where a clause wants it. No sign: that major, at least that minor."""
+    if sign == "<":
+        return have < wanted
+    return have >= wanted and (sign == ">=" or have[0] == wanted[0])
 
 
 def _distribution(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:

@@ -7,11 +7,15 @@ import os
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+PYPROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+SHIPPED = sorted(PYPROJECT["project"]["entry-points"]["nuclr"])
 
 READER = """
 from nuclr_cli.api import Reader, hookimpl
@@ -84,13 +88,13 @@ def test_the_shipped_reader_is_a_plugin_like_any_other(tmp_path: Path) -> None:
     assert (distribution, readers, error) == ("nuclr", ["spikeinterface"], None)
     assert version[0].isdigit()
     assert "phy" in formats
-    assert found[""] == ["spikeinterface"]
+    assert found[""] == SHIPPED
 
 
 def test_an_installed_package_brings_its_reader(install: Callable[[str, str], Path]) -> None:
     found = run(install("good", reader_module()), LIST)
     assert found["good"] == ["dist-good", "1.2.3", ["mine"], ["mine"], None]
-    assert found[""] == ["mine", "spikeinterface"]
+    assert found[""] == sorted([*SHIPPED, "mine"])
 
 
 @pytest.mark.parametrize(
@@ -109,6 +113,7 @@ def test_an_installed_package_brings_its_reader(install: Callable[[str, str], Pa
         (reader_module().replace("return [Mine()]", "return None"), "returned no reader"),
         (reader_module().replace("return [Mine()]", "return [Mine(), Mine()]"), "same name"),
         (reader_module().replace("def sources", "def source"), "abstract"),
+        (reader_module().replace('("mine",)', "property(lambda self: 1 / 0)"), "ZeroDivisionError"),
     ],
 )
 def test_a_broken_plugin_is_listed_and_harms_nothing(
@@ -119,7 +124,7 @@ def test_a_broken_plugin_is_listed_and_harms_nothing(
     assert reason in found["bad"][4]
     assert found["bad"][:2] == ["dist-bad", "1.2.3"]
     assert found["good"][4] is None
-    assert found[""] == ["fine", "spikeinterface"]
+    assert found[""] == sorted([*SHIPPED, "fine"])
 
 
 def test_two_readers_of_one_name_are_both_unusable(install: Callable[[str, str], Path]) -> None:
@@ -128,29 +133,30 @@ def test_two_readers_of_one_name_are_both_unusable(install: Callable[[str, str],
     for name in ("one", "two"):
         assert "dist-one 1.2.3" in found[name][4]
         assert "dist-two 1.2.3" in found[name][4]
-    assert found[""] == ["spikeinterface"]
+    assert found[""] == SHIPPED
 
 
 def test_a_plugin_cannot_replace_the_shipped_reader(install: Callable[[str, str], Path]) -> None:
     found = run(install("thief", reader_module(name="spikeinterface")), LIST)
     assert found["thief"][4]
     assert found["spikeinterface"][4]
-    assert found[""] == []
+    assert found[""] == [name for name in SHIPPED if name != "spikeinterface"]
 
 
 FIND = """
 from nuclr_cli.errors import NuclrError
 warnings = []
 try:
-    reader, seen = r.find(Path(PATH), NAME, warn=warnings.append)
+    reader, seen = r.find(Path(PATH), NAME, detect=DETECT, warn=warnings.append)
     print(json.dumps([reader.name, seen, warnings]))
 except NuclrError as error:
     print(json.dumps([error.what, error.fix, warnings]))
 """
 
 
-def find(site: Path, path: Path, name: str | None = None) -> Any:
-    return run(site, FIND.replace("PATH", repr(str(path))).replace("NAME", repr(name)))
+def find(site: Path, path: Path, name: str | None = None, detect: bool = True) -> Any:
+    code = FIND.replace("PATH", repr(str(path))).replace("NAME", repr(name)).replace("DETECT", repr(detect))
+    return run(site, code)
 
 
 def test_find_returns_the_only_reader_that_knows_a_path(
@@ -207,6 +213,14 @@ def test_two_readers_that_know_a_path_must_be_told_apart(
     assert "--reader one" in fix
     assert "--reader two" in fix
     assert find(site, tmp_path, "two") == ["two", "mine", []]
+
+
+def test_a_named_reader_can_be_taken_at_its_word(install: Callable[[str, str], Path], tmp_path: Path) -> None:
+    site = install("good", reader_module(detect="raise OSError('asked')"))
+    assert find(site, tmp_path, "mine", detect=False) == ["mine", "read as you said", []]
+    assert "no reader 'mien'" in find(site, tmp_path, "mien", detect=False)[0]
+    assert "does not exist" in find(site, tmp_path / "gone", "mine", detect=False)[0]
+    assert "No reader recognises" in find(site, tmp_path, None, detect=False)[0]
 
 
 def test_a_mistyped_reader_or_path_gets_the_closest(
