@@ -94,6 +94,8 @@ def main() -> None:
         results = pool.map(lambda seed: run_demo(seed, Path(folder), threads), seeds)
         documents = dict(zip(seeds, results, strict=True))
     seconds = [document["seconds"] for document in documents.values()]
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    commit = git.stdout.strip() or "unknown"
     versions = ", ".join(
         f"{name} {metadata.version(name)}" for name in ("nuclr", "torch", "numpy", "scikit-learn")
     )
@@ -101,7 +103,7 @@ def main() -> None:
         "# The demo on other seeds",
         "",
         f"Hardware: {processor()}, {os.cpu_count()} cores, {arguments.jobs} demo(s) at a time with "
-        f"{threads} thread(s) each. Python {platform.python_version()}, {versions}.",
+        f"{threads} thread(s) each. Python {platform.python_version()}, {versions}, commit {commit}.",
         "",
         f"Median time of one demo: {statistics.median(seconds):.0f} s.",
     ]
@@ -117,11 +119,15 @@ def main() -> None:
     (arguments.out / "demo_seeds.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     labels = ("cell_type", "brain_region")
     kept = {
-        seed: {
-            "seconds": document["seconds"],
-            **{label: scores(document, label) for label in labels},
-        }
-        for seed, document in documents.items()
+        "machine": {"cpu": processor(), "cores": os.cpu_count(), "threads": threads},
+        "versions": {"python": platform.python_version(), "packages": versions, "commit": commit},
+        "seeds": {
+            seed: {
+                "seconds": document["seconds"],
+                **{label: scores(document, label) for label in labels},
+            }
+            for seed, document in documents.items()
+        },
     }
     (arguments.out / "demo_seeds.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     print("\n".join(lines))

@@ -30,14 +30,20 @@ import nuclr_cli
 
 FS_HZ = 30_000
 _CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from typing import Any
 began = time.perf_counter()
 from nuclr_cli.workflows.preprocess import PreprocessConfig, preprocess
 preprocess(PreprocessConfig(sources=(Path(sys.argv[1]),), out=Path(sys.argv[2])))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-report = {"work_s": time.perf_counter() - began, "cpu_s": time.process_time(), "peak_mb": peak / 1024}
+# Not ru_maxrss: a child inherits its parent's.
+status = Path("/proc/self/status").read_text()
+peak_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+report = {
+    "work_s": time.perf_counter() - began,
+    "cpu_s": time.process_time(),
+    "peak_mb": peak_kb * 1024 / 1e6,
+}
 print(json.dumps(report))
 """
 
@@ -167,7 +173,8 @@ def _report(result: dict[str, Any]) -> str:
             f"nuclr {versions['nuclr']} (commit {result['commit']}), Python {versions['python']}, "
             f"NumPy {versions['numpy']}.",
             "",
-            "Made by `python benchmarks/preprocess.py --out benchmarks/results`.",
+            f"Made by `python benchmarks/preprocess.py --repeats {result['repeats']} "
+            "--out benchmarks/results`.",
             "",
         ]
     )

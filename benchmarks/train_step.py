@@ -233,7 +233,9 @@ def time_allocator(name: str, repeats: int) -> AllocatorTiming:
         step()
         seconds.append(time.perf_counter() - start)
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 10**6
+    status = Path("/proc/self/status").read_text()  # not ru_maxrss: a child inherits its parent's
+    peak_kb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    peak = peak_kb * 1024 // 10**6
     return AllocatorTiming(name, _quartiles(seconds), round(statistics.median(faults)), peak)
 
 
@@ -374,6 +376,7 @@ def main() -> None:
     results = [compare(case, arguments.repeats) for case in SIZES]
     facts = machine()
     command = f"python benchmarks/train_step.py --threads {arguments.threads} --repeats {arguments.repeats}"
+    command += "" if arguments.out is None else f" --out {arguments.out}"
     text = report(results, allocators, facts, profile_tables(rows=12), command)
     print(text)
     if arguments.out is not None:

@@ -187,7 +187,9 @@ class Registry:
             options = " or ".join(f"--reader {claim.reader.name}" for claim in claims)
             raise InputError(f"Several readers recognise {path}: {seen}.", f"Choose one: {options}")
         if not claims:
-            raise InputError(f"No reader recognises {path}.{self._what_is_known()}", self._what_next(path))
+            raise InputError(
+                f"No reader recognises {path.resolve()}.{self._what_is_known()}", self._what_next(path)
+            )
         return claims[0].reader, claims[0].detected
 
     def _what_is_known(self) -> str:

@@ -13,6 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, so that a change is judged by the change. New ones are searched for with
+# `pytest --hypothesis-profile=search`; what it finds becomes an @example or a test of its own.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search", derandomize=False, max_examples=500, print_blob=True)
+settings.load_profile("same")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

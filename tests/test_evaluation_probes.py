@@ -152,7 +152,9 @@ def test_two_subjects_with_a_class_each_cannot_be_split_by_subject():
     classes, codes = encode(labels)
     with pytest.raises(InputError, match="no fold can train on two classes") as caught:
         describe_folds(subject_split(keys, labels), codes, classes, np.ones(len(keys), dtype=bool))
-    assert "--split unit" in caught.value.fix
+    assert "fold 'm0' trains on B and tests on A; fold 'm1' trains on A and tests on B" in caught.value.what
+    assert "label more subjects" in caught.value.fix
+    assert "--split unit" not in caught.value.fix  # it would mostly test which animal a unit is of
 
 
 def test_a_probe_that_does_not_converge_is_reported():

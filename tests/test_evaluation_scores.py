@@ -99,6 +99,17 @@ def test_subjects_are_drawn_within_class_when_each_has_one_class():
     assert any("3 test subjects" in note for note in lonely.notes)
 
 
+def test_one_subject_of_each_class_leaves_only_units_to_draw():
+    """Drawing one subject out of one would give an interval without width."""
+    truth = np.repeat([0, 1], 10)
+    plan = resampling_plan(np.repeat(["a", "b"], 10), truth)
+    assert plan.unit == "units"
+    assert any("nothing about other animals" in note for note in plan.notes)
+    predicted = np.where(np.arange(20) % 3 == 0, 1 - truth, truth)
+    bounds = interval(bootstrap_scores(plan, draw_weights(plan, 200, 0), truth, predicted, 2).macro_f1)
+    assert bounds.low < bounds.high
+
+
 def test_a_single_subject_is_resampled_by_unit_and_says_so():
     plan = resampling_plan(np.full(9, "a"), np.arange(9) % 2)
     assert plan.unit == "units"

@@ -73,7 +73,12 @@ def embed(
         )
 
     console.result(record, show)
-    given = {"--embeddings": out, "--run": run, "--runs": None if runs == Path("nuclr-runs") else runs}
+    given = {
+        "--embeddings": out,
+        "--data": data,  # the baselines read the sessions themselves
+        "--run": run,
+        "--runs": None if runs == Path("nuclr-runs") else runs,
+    }
     places = "".join(f" {option} {shlex.quote(str(path))}" for option, path in given.items() if path)
     if record.labels:
         label = "cell_type" if "cell_type" in record.labels else record.labels[0]

@@ -68,13 +68,16 @@ def pretrain(
     )
 
     def show() -> None:
+        steps = str(record.steps)
+        if record.resumed_from:
+            steps = f"{record.steps - record.resumed_from} of {record.steps}"
         rows = [
             ("run", str(record.run)),
             ("preset", f"{record.preset}, {record.parameters / 1e6:.2f} M parameters"),
             ("device", record.device),
             ("sessions", f"{record.sessions} ({record.units} units, {len(record.subjects)} subjects)"),
             ("held out", ", ".join(record.held_out_subjects) or "nobody"),
-            ("steps", f"{record.steps} in {record.seconds:.0f} s"),
+            ("steps", f"{steps} in {record.seconds:.0f} s"),
             ("windows", f"{record.windows} drawn, {record.windows_dropped} without two large enough views"),
         ]
         if record.first_loss is not None and record.last_loss is not None:

@@ -29,7 +29,8 @@ class ResamplingPlan:
 
     Attributes:
         unit: ``subjects``, ``subjects within class`` (the label is constant within each subject: drawing
-            subjects freely would change the class shares and could lose a class) or ``units`` (one subject).
+            subjects freely would change the class shares and could lose a class) or ``units`` (one
+            subject, or one of each class).
         group: (n,) int64: which group each tested row belongs to, 0 ... G-1.
         stratum: (G,) int64: groups are drawn within their stratum, as many as it has.
         notes: What limits the interval, one sentence each.
@@ -67,6 +68,12 @@ def resampling_plan(subject: NDArray[np.str_], truth: NDArray[np.int64]) -> Resa
     first = np.full(len(names), -1, dtype=np.int64)
     first[group] = truth
     _, counts = np.unique(first, return_counts=True)
+    if counts.max() == 1:
+        note = (
+            "Every class has a single test subject, so the intervals are over units: they say nothing about "
+            "other animals."
+        )
+        return ResamplingPlan("units", np.arange(len(truth)), np.zeros(len(truth), dtype=np.int64), (note,))
     if counts.min() == 1:
         few += ("A class has a single test subject, whose variability the intervals cannot show.",)
     return ResamplingPlan("subjects within class", group, first, few)

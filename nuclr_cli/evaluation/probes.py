@@ -233,6 +233,10 @@ def _convergence() -> Iterator[list[str]]:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
+def _named(codes: NDArray[np.int64], classes: tuple[str, ...]) -> str:
+    return ", ".join(classes[code] for code in np.unique(codes).tolist()) or "nothing"
+
+
 def describe_folds(
     split: Split, codes: NDArray[np.int64], classes: tuple[str, ...], usable: NDArray[np.bool_]
 ) -> tuple[str, ...]:
@@ -244,8 +248,12 @@ def describe_folds(
     """
     notes: list[str] = []
     any_fit = any_hope = False
+    sides: list[str] = []
     for fold in split.folds:
         train, test = codes[fold.train[usable[fold.train]]], codes[fold.test[usable[fold.test]]]
+        sides.append(
+            f"fold {fold.name!r} trains on {_named(train, classes)} and tests on {_named(test, classes)}"
+        )
         any_fit |= len(np.unique(train)) >= 2
         any_hope |= bool(np.isin(test, train).any())
         never = sorted(set(test.tolist()) - set(train.tolist()))
@@ -259,8 +267,9 @@ def describe_folds(
             notes.append(f"Fold {fold.name!r} trains on one class only, so it can only predict that class.")
     if not (any_fit and any_hope):
         raise InputError(
-            f"With this {split.kind} split no fold can train on two classes and test on one of them "
-            f"({', '.join(f'{name}: {int((codes[usable] == i).sum())}' for i, name in enumerate(classes))}).",
-            "Label more subjects, or use --split unit",
+            f"With this {split.kind} split no fold can train on two classes and test on one of them: "
+            f"{'; '.join(sides[:3])}{'; ...' if len(sides) > 3 else ''}.",
+            "Every class must be on the training side: label more subjects, hold out other ones "
+            "(--test-subjects, nuclr pretrain --hold-out-subjects), or name the folds: --split FILE.csv",
         )
     return tuple(notes)

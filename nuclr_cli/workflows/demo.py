@@ -93,7 +93,9 @@ def demo(config: DemoConfig, reporter: Reporter | None = None) -> DemoRecord:
     reporter.note(f"nuclr preprocess --manifest {manifest} -o {data}")
     preprocess(PreprocessConfig(manifest=manifest, out=data), SilentReporter())
     settings = "".join(f" --set {key}={value}" for key, value in config.changes.items())
-    reporter.note(f"nuclr pretrain {data} --runs {runs} --preset tiny --seed {config.seed}{settings}")
+    reporter.note(
+        f"nuclr pretrain {data} --runs {runs} --name demo --preset tiny --seed {config.seed}{settings}"
+    )
     trained = pretrain(
         PretrainConfig(
             data=data,

@@ -89,7 +89,7 @@ class EmbedRecord:
 
     Attributes:
         unseen: ``subject/session/population/unit`` of every unit without an embedding.
-        labels: Label columns with at least two different labels: what a probe can read.
+        labels: Label columns in which at least two labels are shared by two units: what a probe can read.
     """
 
     out: Path
@@ -329,7 +329,13 @@ def _record(
         n_units=len(table.unit_id),
         n_unseen=len(unseen),
         unseen=tuple(unseen),
-        labels=tuple(name for name, values in table.labels.items() if len(set(values) - {""}) > 1),
+        labels=tuple(name for name, values in table.labels.items() if _can_be_probed(values)),
         sessions=tuple(rows),
         seconds=seconds,
     )
+
+
+def _can_be_probed(labels: NDArray[np.str_]) -> bool:
+    """Whether two classes have two units each; a column of names alone is no question."""
+    _, counts = np.unique(labels[labels != ""], return_counts=True)
+    return int((counts > 1).sum()) > 1

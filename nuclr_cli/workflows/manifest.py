@@ -80,7 +80,7 @@ def read_manifest(path: Path, broadcast: Sequence[str] = ()) -> tuple[ManifestRo
             + "; ".join(f"row {row.number}: {row.path}" for row in unknown[:5])
             + ("; ..." if len(unknown) > 5 else "")
             + ".",
-            f"Paths are relative to {path.parent}. Correct them.",
+            f"Paths are relative to the folder of the table, {path.parent.resolve()}: correct them.",
         )
     _refuse_repeats(path, "source", {row.number: row.path.resolve() for row in parsed})
     _refuse_repeats(path, "subject and session", {row.number: (row.subject, row.session) for row in parsed})
