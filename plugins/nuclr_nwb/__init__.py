@@ -1,4 +1,7 @@
-"""Reads NWB files."""
+"""Units and fluorescence series of NWB files (Neurodata Without Borders, version 2), in HDF5 or Zarr.
+
+The bytes are read through h5py and zarr. pynwb is not needed: see `nuclr_nwb.tree`.
+"""
 
 from __future__ import annotations
 
@@ -12,5 +15,5 @@ __all__ = ["NwbReader", "nuclr_readers"]
 
 @hookimpl
 def nuclr_readers() -> Sequence[Reader]:
-    """The reader of this plugin."""
+    """The one reader of this plugin."""
     return [NwbReader()]
