@@ -184,6 +184,8 @@ def _marks(
 
 
 def _rates(axes: Axes, rates: NDArray[np.float64], groups: list[str]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     colors = _color_of(groups)
     floor = max(rates[rates > 0].min() if (rates > 0).any() else 0.01, 1e-3) / 2
     axes.barh(
@@ -194,7 +196,13 @@ def _rates(axes: Axes, rates: NDArray[np.float64], groups: list[str]) -> None:
         color=[colors[g] for g in groups],
     )
     axes.set_xscale("log")
-    axes.set_xlim(floor, max(rates.max() * 1.3, floor * 10))
+    # Whole decades: labels between them would overlap on an axis this narrow.
+    axes.set_xlim(
+        10 ** math.floor(math.log10(floor)), 10 ** math.ceil(math.log10(max(rates.max(), floor * 2)))
+    )
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     median = float(np.median(rates[rates > 0])) if (rates > 0).any() else math.nan
     axes.axvline(median, color=_INK, lw=0.8, ls=":")
     axes.set_title(f"rate (Hz), median {median:.3g}", fontsize=8)
