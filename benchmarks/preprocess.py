@@ -127,7 +127,7 @@ def main() -> None:
             "machine": {
                 "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
                 "platform": platform.platform(),
-                "processor": _processor(),
+                "processor": processor(),
                 "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             },
             "versions": {
@@ -135,7 +135,7 @@ def main() -> None:
                 "python": platform.python_version(),
                 "numpy": np.__version__,
             },
-            "commit": _commit(),
+            "commit": commit(),
         }
     text = json.dumps(result, indent=2)
     print(text)
@@ -180,7 +180,7 @@ def _report(result: dict[str, Any]) -> str:
     )
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -190,7 +190,7 @@ def _processor() -> str:
     )
 
 
-def _commit() -> str:
+def commit() -> str:
     done = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
