@@ -179,29 +179,41 @@ class _Array:
         else:
             self.plain = dtype.decode(data).reshape(self.shape, order="F" if fortran else "C")
 
-    def values(self) -> NDArray[Any]:
+    def values(self, done: dict[int, Any]) -> NDArray[Any]:
         """The array, objects made plain."""
         if self.objects is None:
             return self.plain
         array = np.empty(len(self.objects), dtype=object)
         for row, value in enumerate(self.objects):
-            array[row] = _plain(value)
+            array[row] = _plain(value, done)
         return array.reshape(self.shape)
 
 
-def _plain(value: Any) -> Any:
-    """Containers with every stand-in replaced by what it stands for."""
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    """Containers with every stand-in replaced by what it stands for.
+
+    Args:
+        value: What the pickle built; it outlives the call, so that an `id` names one object.
+        done: `id` -> result. A container that stands in many places is made once: a few nested ones that hold
+            themselves twice would otherwise grow without end.
+    """
+    if id(value) in done:
+        return done[id(value)]
+    made = value
     if isinstance(value, _Array):
-        return value.values()
-    if isinstance(value, _Dtype):
-        return value.order + value.code
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, tuple):
-        return tuple(_plain(item) for item in value)
-    return value
+        made = value.values(done)
+    elif isinstance(value, _Dtype):
+        made = value.order + value.code
+    elif isinstance(value, dict):
+        made = {_plain(key, done): _plain(item, done) for key, item in value.items()}
+    elif isinstance(value, list):
+        made = [_plain(item, done) for item in value]
+    elif isinstance(value, tuple):
+        made = tuple(_plain(item, done) for item in value)
+    else:
+        return made
+    done[id(value)] = made
+    return made
 
 
 def _reconstruct(kind: object, shape: object, _: object) -> _Array:
@@ -274,7 +286,7 @@ def unpickle_objects(file: IO[bytes], path: Path) -> NDArray[Any]:
         content = _PlainUnpickler(file).load()
         if not isinstance(content, _Array):
             raise pickle.UnpicklingError("no array inside")
-        array = content.values()
+        array = content.values({})
     except _ForbiddenName as error:
         raise ReaderError(
             f"{path} is a pickle that asks for {error}: it could run code, so it was not loaded.",

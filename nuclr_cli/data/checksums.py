@@ -13,7 +13,7 @@ from nuclr_cli.data.reading import opened, read_meta
 _BLOCK_BYTES = 1 << 24
 
 
-def verify(path: Path) -> list[str]:
+def verify(path: Path, under: tuple[str, ...] = ("",)) -> list[str]:
     """Names of the datasets that are missing, new in shape or changed; empty when whole (or not written by
     nuclr).
 
@@ -23,7 +23,9 @@ def verify(path: Path) -> list[str]:
     expected = read_meta(path).checksums
     with opened(path) as file:
         return [
-            name for name, digest in expected.items() if name not in file or _digest(file[name]) != digest
+            name
+            for name, digest in expected.items()
+            if name.startswith(under) and (name not in file or _digest(file[name]) != digest)
         ]
 
 

@@ -91,6 +91,7 @@ class StoredMeta:
         columns: Units columns in their order.
         calcium_scale: 99th percentile of dF/F over the session.
         checksums: Dataset path in the file -> sha256 of its bytes.
+        siblings: All populations that were made from the same source with this one; () = it alone.
         label_history: What was done to the labels after the file was made, oldest first; plain values.
     """
 
@@ -108,13 +109,15 @@ class StoredMeta:
     columns: tuple[StoredColumn, ...] = ()
     calcium_scale: float | None = None
     checksums: Mapping[str, str] = field(default_factory=dict)
+    siblings: tuple[str, ...] = ()
     label_history: tuple[Mapping[str, Any], ...] = ()
 
     def dumps(self) -> bytes:
         """ASCII JSON. Without a history it is what was written before there were any."""
         plain = _plain(self)
-        if not self.label_history:
-            del plain["label_history"]
+        for name in ("label_history", "siblings"):
+            if not plain[name]:
+                del plain[name]
         return json.dumps(plain, ensure_ascii=True).encode("ascii")
 
     @classmethod
@@ -129,12 +132,14 @@ class StoredMeta:
         columns = tuple(StoredColumn(**item) for item in plain.pop("columns"))
         notes, warnings = tuple(plain.pop("notes")), tuple(plain.pop("warnings"))
         history = tuple(plain.pop("label_history", ()))
+        siblings = tuple(plain.pop("siblings", ()))
         return cls(
             **plain,
             source=None if source is None else SourceRecord.from_plain(source),
             columns=columns,
             notes=notes,
             warnings=warnings,
+            siblings=siblings,
             label_history=history,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +19,17 @@ from nuclr_cli.data import layout
 from nuclr_cli.data.atomic import TEMPORARY_SUFFIX
 from nuclr_cli.data.checksums import verify
 from nuclr_cli.data.meta import StoredMeta
-from nuclr_cli.data.reading import read_meta
+from nuclr_cli.data.reading import file_stamp, read_meta
 from nuclr_cli.data.writing import Writer
 from nuclr_cli.errors import InputError
 
 
 def copy_with_columns(
-    path: Path, target: Path, columns: Mapping[str, NDArray[Any]], entry: Mapping[str, Any]
+    path: Path,
+    target: Path,
+    columns: Mapping[str, NDArray[Any]],
+    entry: Mapping[str, Any],
+    stamp: tuple[int, int],
 ) -> None:
     """Copy a population file with another units table.
 
@@ -40,6 +45,8 @@ def copy_with_columns(
     Raises:
         InputError: `path` is damaged or cannot be read, or `target` cannot be written.
     """
+    require_same(path, stamp)
+    _require_whole(path, verify(path, ("units/", "rois/")))  # these get new checksums below
     meta = read_meta(path)
     units = {name: layout.storable(name, values) for name, values in columns.items()}
     try:
@@ -58,7 +65,23 @@ def copy_with_columns(
             f"{path} could not be written anew beside itself: {error}.",
             "Free some space there, or copy the file again if it is damaged; it was left as it is.",
         ) from error
-    damaged = verify(target)
+    _require_whole(path, verify(target))
+
+
+def require_same(path: Path, stamp: tuple[int, int]) -> None:
+    """Refuse a file that another process has replaced since its columns were read.
+
+    Raises:
+        InputError: It has.
+    """
+    if file_stamp(path) != stamp:
+        raise InputError(
+            f"{path} was changed by another process meanwhile; no label was written.",
+            "Run the command again.",
+        )
+
+
+def _require_whole(path: Path, damaged: Sequence[str]) -> None:
     if damaged:
         raise InputError(
             f"{path} is damaged: {', '.join(damaged[:5])} no longer match their checksum; it was "
@@ -82,14 +105,17 @@ def replace_all(staged: Sequence[tuple[Path, Path]]) -> None:
             descriptor = os.open(temporary, os.O_RDWR)
             os.fsync(descriptor)
             os.close(descriptor)
+            shutil.copymode(path, temporary)
             backup = beside(path, "old")
             with contextlib.suppress(OSError):  # a file system without hard links: this one cannot come back
                 os.link(path, backup)
                 backups.append((path, backup))
             temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:  # an interrupt, too
         for path, backup in backups:
             backup.replace(path)
+        if not isinstance(error, OSError):
+            raise
         raise InputError(
             f"The session files could not be replaced: {error}.",
             "Nothing was changed; check their permissions.",

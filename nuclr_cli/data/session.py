@@ -81,6 +81,11 @@ class Session:
         return self._contents.meta
 
     @property
+    def stamp(self) -> tuple[int, int]:
+        """Size and mtime of the file when its columns were read."""
+        return self._contents.stamp
+
+    @property
     def notes(self) -> tuple[str, ...]:
         return self.meta.notes
 

@@ -6,7 +6,7 @@ import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from nuclr_cli.data import layout
 from nuclr_cli.data.atomic import replacing
 from nuclr_cli.data.check import check_population, spike_counts
 from nuclr_cli.data.meta import SCHEMA_VERSION, SourceRecord, StoredColumn, StoredMeta
+from nuclr_cli.data.reading import read_meta
 
 _LONGEST_ATTRIBUTE = 4096
 _REGULAR_WITHIN_FRAMES = 0.01
@@ -83,6 +84,15 @@ def write_population(
         )
         writer.meta(meta)
     return warnings
+
+
+def name_siblings(path: Path, siblings: Sequence[str]) -> None:
+    """Note in a file that still waits for its name which populations its source gave."""
+    meta = replace(read_meta(path), siblings=tuple(siblings))
+    with h5py.File(path, "r+", locking=False) as file:
+        del file[layout.META_DATASET]
+        with ThreadPoolExecutor(max_workers=1) as hashing:
+            Writer(file, hashing).meta(meta)
 
 
 def trace_scale(values: NDArray[np.float32]) -> float:

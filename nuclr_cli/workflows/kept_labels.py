@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nuclr_cli.api import Population
+from nuclr_cli.data.checksums import verify
 from nuclr_cli.data.store import Session, SessionKey
 from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.labels import texts_of
@@ -37,6 +39,7 @@ class KeptLabels:
 
     def added_to(self, population: Population) -> Population:
         """The population with these labels on the units of the same id, and a note that says so."""
+        self.require_whole()
         ids = [str(unit) for unit in population.units["id"]]
         units = {name: values for name, values in population.units.items() if name not in self.removed}
         for column, label_of in self.labels.items():
@@ -60,6 +63,41 @@ class KeptLabels:
             notes=(*population.notes, *notes),
             warnings=(*population.warnings, *warnings),
         )
+
+    def require_whole(self) -> None:
+        """Raises:
+        InputError: The units table in the file no longer matches its checksums: ids or labels are wrong.
+        """
+        damaged = verify(self.file, ("units/", "rois/"))
+        if damaged:
+            raise InputError(
+                f"The labels that nuclr label added to {self.file} cannot be kept: {', '.join(damaged[:5])} "
+                "no longer match their checksum.",
+                f"Copy the file again; or remove {self.file} and give the labels once more.",
+            )
+
+    def moved(self, population: Population) -> list[str]:
+        """Labelled units that have other spikes, or another trace, than in the file."""
+        labelled = {unit for label_of in self.labels.values() for unit, text in label_of.items() if text}
+        session = Session(self.file)
+        was = _activity_of(
+            session.unit_ids, session.spikes if session.modality == "spikes" else session.calcium
+        )
+        now = _activity_of(
+            population.units["id"], population.spikes if population.calcium is None else population.calcium
+        )
+        return [unit for unit in was if unit in labelled and unit in now and was[unit] != now[unit]]
+
+
+def _activity_of(ids: Any, data: Any) -> dict[str, bytes]:
+    """Unit id -> digest of its spike times or of its trace."""
+    if hasattr(data, "values"):
+        parts: Any = (np.ascontiguousarray(data.values[:, row], dtype=np.float32) for row in range(len(ids)))
+    else:
+        order = np.argsort(data.unit_index, kind="stable")
+        edges = np.searchsorted(np.asarray(data.unit_index)[order], np.arange(1, len(ids)))
+        parts = np.split(np.asarray(data.times, dtype=np.float64)[order], edges)
+    return {str(unit): hashlib.sha256(part.tobytes()).digest() for unit, part in zip(ids, parts, strict=True)}
 
 
 def kept_labels(folder: Path) -> tuple[KeptLabels, ...]:
@@ -92,8 +130,16 @@ def _of(session: Session, source: str) -> KeptLabels:
     actions = [action for entry in history for action in entry["actions"]]
     touched = dict.fromkeys(column for action in actions for column in action["columns"])
     ids = session.unit_ids.tolist()
+    said: dict[str, set[str]] = {column: set() for column in touched}
+    for action in actions:  # entries of before have no units: all are taken to be labelled by hand
+        for column in action["columns"]:
+            said[column].update(action.get("units", ids))
     labels = {
-        column: dict(zip(ids, session.label(column).tolist(), strict=True))
+        column: {
+            unit: text
+            for unit, text in zip(ids, session.label(column).tolist(), strict=True)
+            if unit in said[column]
+        }
         for column in touched
         if column in session.columns
     }

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 import nuclr_cli
 from nuclr_cli.api import Population
-from nuclr_cli.data.relabel import beside, copy_with_columns, replace_all
+from nuclr_cli.data.relabel import beside, copy_with_columns, replace_all, require_same
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import Session
 from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.workflows.info import SessionSummary, summarise
 from nuclr_cli.workflows.label_maps import add_map, source_column
-from nuclr_cli.workflows.labels import RESERVED, LabelTable, add_labels, read_label_table, texts_of
+from nuclr_cli.workflows.labels import RESERVED, Claims, LabelTable, add_labels, read_label_table, texts_of
 from nuclr_cli.workflows.preprocess_plan import all_in_one, read_label_maps, refuse_ambiguous_tables
 from nuclr_cli.workflows.preprocess_record import of_whom
 from nuclr_cli.workflows.regions import RegionTable, add_regions, read_region_table
@@ -59,6 +59,7 @@ class LabelAction:
         columns: Columns of the units table that it wrote or removed.
         labelled: Units with a label in the first of these columns, afterwards.
         changed: Units whose label in any of them is another than before.
+        units: Their ids.
         notes: What was joined, dropped and left out.
     """
 
@@ -68,6 +69,7 @@ class LabelAction:
     columns: tuple[str, ...] = ()
     labelled: int = 0
     changed: int = 0
+    units: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -113,7 +115,16 @@ class _Change:
             moved |= np.array(_texts(before, column)) != np.array(_texts(after, column))
         labelled = sum(bool(text) for text in _texts(after, columns[0]))
         self.actions.append(
-            LabelAction(what, file, sha256, columns, labelled, int(moved.sum()), tuple(after.notes))
+            LabelAction(
+                what,
+                file,
+                sha256,
+                columns,
+                labelled,
+                int(moved.sum()),
+                tuple(before.units["id"][moved].tolist()),
+                tuple(after.notes),
+            )
         )
         self.warnings += after.warnings
         self.population = replace(after, notes=(), warnings=())
@@ -211,14 +222,20 @@ def _join(config: LabelConfig, changes: Sequence[_Change], reporter: Reporter) -
     overwrite = config.overwrite_labels
     if labels is not None:
         table = labels
-        _each(changes, table, "labels", lambda population: add_labels(population, table, overwrite), reporter)
+        _each(
+            changes,
+            table,
+            "labels",
+            lambda population, claims: add_labels(population, table, overwrite, claims),
+            reporter,
+        )
     if regions is not None:
         channels = regions
         _each(
             changes,
             channels,
             "regions",
-            lambda population: add_regions(population, channels, overwrite),
+            lambda population, claims: add_regions(population, channels, overwrite, claims),
             reporter,
         )
 
@@ -227,7 +244,7 @@ def _each(
     changes: Sequence[_Change],
     table: LabelTable | RegionTable,
     what: str,
-    work: Callable[[Population], Population],
+    work: Callable[[Population, Claims], Population],
     reporter: Reporter,
 ) -> None:
     populations = [change.population for change in changes]
@@ -244,16 +261,18 @@ def _each(
     if elsewhere:
         reporter.warn(f"{elsewhere} rows of {table.path.name} are about sessions that are not there.")
     errors: list[NuclrError] = []
+    claims = Claims(table.path)
     for change in changes:
         if not any(row.concerns(change.population) for row in table.rows):
             continue
         try:
-            after = work(change.population)
+            after = work(change.population, claims)
             change.apply(what, table.path.name, table.sha256, table.columns, after)
         except NuclrError as error:
             errors.append(error)
     if errors:
         raise _all(errors, len(changes))
+    claims.finish()
 
 
 def _group(config: LabelConfig, changes: Sequence[_Change], reporter: Reporter) -> None:
@@ -296,8 +315,10 @@ def _write(changes: Sequence[_Change], reporter: Reporter) -> None:
                 path = change.session.path
                 staged.append((path, beside(path, "new")))
                 entry = {"when": when, "nuclr": nuclr_cli.__version__, "actions": change.actions}
-                copy_with_columns(path, staged[-1][1], change.population.units, entry)
+                copy_with_columns(path, staged[-1][1], change.population.units, entry, change.session.stamp)
                 progress.update(done, path.name)
+        for change in changes:
+            require_same(change.session.path, change.session.stamp)
         for change in changes:
             change.session.close()
         replace_all(staged)

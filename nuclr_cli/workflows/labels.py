@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -124,7 +124,48 @@ def read_label_table(path: Path) -> LabelTable:
     return LabelTable(path, digest, id_column, columns, scoped_by, tuple(parsed), tuple(notes))
 
 
-def add_labels(population: Population, table: LabelTable, overwrite: bool | None = None) -> Population:
+@dataclass
+class Claims:
+    """Which population of a session each row of a table went to: a row is one unit, or one channel."""
+
+    path: Path
+    _of: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    _missed: dict[tuple[str, str, int], tuple[str, str]] = field(default_factory=dict)
+
+    def take(self, population: Named, number: int, what: str) -> None:
+        """Raises:
+        InputError: The row went to another population of the session already.
+        """
+        first = self._of.setdefault((population.subject, population.session, number), population.population)
+        if first != population.population:
+            raise InputError(
+                f"{self.path}, row {number}: {what} is in the populations {first!r} and "
+                f"{population.population!r} of {population.subject}/{population.session}.",
+                "Add the column population to it.",
+            )
+
+    def miss(self, population: Named, number: int, unit: str, seen: str) -> None:
+        """The population has no such unit."""
+        self._missed[population.subject, population.session, number] = (unit, seen)
+
+    def finish(self) -> None:
+        """Raises:
+        InputError: Rows name units that no population of their session has.
+        """
+        lost = {key: text for key, text in self._missed.items() if key not in self._of}
+        if lost:
+            (subject, session, _), (_, seen) = next(iter(lost.items()))
+            raise InputError(
+                f"{self.path}: {len(lost)} of its unit ids are not in session {subject}/{session}: "
+                f"{', '.join(repr(unit) for unit, _ in list(lost.values())[:5])} "
+                f"(the session has {seen}, ...).",
+                "Ids must match exactly, as text. Correct them, or add the columns subject and session.",
+            )
+
+
+def add_labels(
+    population: Population, table: LabelTable, overwrite: bool | None = None, claims: Claims | None = None
+) -> Population:
     """Add the table's columns to the units.
 
     Args:
@@ -142,14 +183,15 @@ def add_labels(population: Population, table: LabelTable, overwrite: bool | None
     row_of = {unit: row for row, unit in enumerate(ids)}
     left_out = {str(unit) for unit in population.provenance.get("dropped_unit_ids", ())}
     mine = [row for row in table.rows if row.concerns(population)]
-    unknown = [row.unit_id for row in mine if row.unit_id not in row_of and row.unit_id not in left_out]
-    name = f"{population.subject}/{population.session}"
-    if unknown:
-        raise InputError(
-            f"{table.path}: {len(unknown)} of its unit ids are not in session {name}: "
-            f"{', '.join(map(repr, unknown[:5]))} (the session has {', '.join(map(repr, ids[:5]))}, ...).",
-            "Ids must match exactly, as text. Correct them, or add the columns subject and session.",
-        )
+    alone = claims is None
+    claims = claims or Claims(table.path)
+    for row in mine:
+        if row.unit_id in row_of:
+            claims.take(population, row.number, f"unit {row.unit_id!r}")
+        elif row.unit_id not in left_out:
+            claims.miss(population, row.number, row.unit_id, ", ".join(map(repr, ids[:5])))
+    if alone:
+        claims.finish()
     matched = [row for row in mine if row.unit_id in row_of]
     units = dict(population.units)
     for at, column in enumerate(table.columns):

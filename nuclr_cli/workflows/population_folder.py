@@ -27,6 +27,7 @@ class KnownFile:
     path: Path
     key: SessionKey
     source: SourceRecord | None
+    siblings: tuple[str, ...] = ()
 
 
 class PopulationFolder:
@@ -66,7 +67,7 @@ class PopulationFolder:
                 continue
             try:
                 session = Session(file)
-                known.append(KnownFile(file, session.key, session.meta.source))
+                known.append(KnownFile(file, session.key, session.meta.source, session.meta.siblings))
             except InputError as error:
                 unreadable.add(file)
                 warn(error.what)

@@ -92,6 +92,15 @@ def _already_done(
             files = list(registry.reader(job.reader).sources(job.path))
             for file in known:
                 _require_unchanged(job, files, file)
+            lost = {name for file in known for name in file.siblings} - {
+                file.key.population for file in known
+            }
+            if lost:
+                raise InputError(
+                    f"{known[0].path.parent} lacks the population {', '.join(sorted(lost))} of {job.path}: "
+                    "a run was killed, or its file was removed.",
+                    "Make all of them anew with --overwrite.",
+                )
         except NuclrError as error:
             errors.append(error)
         else:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nuclr_cli.api import Population, Reader, ReadOptions
-from nuclr_cli.data.store import SessionKey, SourceFile, SourceRecord, write_population
+from nuclr_cli.data.store import Session, SessionKey, SourceFile, SourceRecord, write_population
+from nuclr_cli.data.writing import name_siblings
 from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.registry import Registry
 from nuclr_cli.workflows.kept_labels import KeptLabels, labels_for
 from nuclr_cli.workflows.label_maps import LabelMap, add_map
-from nuclr_cli.workflows.labels import LabelTable, add_broadcast, add_labels
+from nuclr_cli.workflows.labels import Claims, LabelTable, add_broadcast, add_labels
 from nuclr_cli.workflows.regions import RegionTable, add_regions
 from nuclr_cli.workflows.source_files import changed_while_read, fingerprint
 
@@ -165,11 +166,12 @@ def _process(job: SourceJob, staging: Path) -> tuple[Staged, ...]:
     if locked:
         raise InputError(f"No permission to read {', '.join(locked[:5])}.", "Ask their owner, or chmod u+r.")
     staged: list[Staged] = []
+    claims = [Claims(table.path) for table in (job.labels, job.regions) if table is not None]
     left_over: dict[Path, KeptLabels] = {i.file: i for i in job.kept if i.source == str(job.path)}
     with ThreadPoolExecutor(max_workers=1) as hashing:
         # Hashing lets go of the interpreter lock: it costs no time beside reading.
         fingerprints = hashing.submit(fingerprint, job.path, files)
-        for number, population in enumerate(_read(reader, job)):
+        for number, population in enumerate(_read(reader, job, claims)):
             source = job.record(fingerprints.result())
             key = SessionKey(population.subject, population.session, population.population)
             if any(earlier.key == key for earlier in staged):
@@ -183,8 +185,17 @@ def _process(job: SourceJob, staging: Path) -> tuple[Staged, ...]:
             if kept is not None:
                 history = kept.history
                 left_over.pop(kept.file, None)
+                moved = [] if _same_bytes(kept, source) else kept.moved(population)
+                if moved:
+                    raise InputError(
+                        f"{job.path} has changed: {len(moved)} units that nuclr label had labelled in "
+                        f"{kept.file} are other units now ({', '.join(moved[:5])}).",
+                        f"Remove {kept.file} to let the labels go, and give them anew with --labels.",
+                    )
             write_population(population, target, source=source, label_history=history)
             staged.append(Staged(target, key, source))
+    for claim in claims:
+        claim.finish()
     for item in left_over.values():
         raise InputError(
             f"The labels that nuclr label added to {item.file} ({', '.join(item.labels) or 'removals'}) have "
@@ -193,6 +204,9 @@ def _process(job: SourceJob, staging: Path) -> tuple[Staged, ...]:
         )
     if not staged:
         raise InputError(f"{job.path} holds no population ({job.detected}).", "Check that it is complete.")
+    if len(staged) > 1:
+        for done in staged:
+            name_siblings(done.file, [item.key.population for item in staged])
     moved = changed_while_read(job.path, files, fingerprints.result())
     if moved:
         raise InputError(
@@ -202,12 +216,20 @@ def _process(job: SourceJob, staging: Path) -> tuple[Staged, ...]:
     return tuple(staged)
 
 
-def _read(reader: Reader, job: SourceJob) -> Any:
+def _same_bytes(kept: KeptLabels, now: SourceRecord) -> bool:
+    """The files are those of before: ids mean the same units, whatever the options cut out or shift."""
+    stored = Session(kept.file).meta.source
+    return stored is not None and {(f.name, f.sha256) for f in stored.files} == {
+        (f.name, f.sha256) for f in now.files
+    }
+
+
+def _read(reader: Reader, job: SourceJob, claims: Sequence[Claims]) -> Any:
     for population in reader.read(job.path, job.options):
-        yield _with_what_was_said(population, job)
+        yield _with_what_was_said(population, job, claims)
 
 
-def _with_what_was_said(population: Population, job: SourceJob) -> Population:
+def _with_what_was_said(population: Population, job: SourceJob, claims: Sequence[Claims]) -> Population:
     attributes = {**population.attributes, **job.attributes}
     population = replace(population, attributes=attributes)
     kept = labels_for(job.kept, population, job.path)
@@ -216,9 +238,9 @@ def _with_what_was_said(population: Population, job: SourceJob) -> Population:
     if job.broadcast:
         population = add_broadcast(population, job.broadcast)
     if job.labels is not None:
-        population = add_labels(population, job.labels)
+        population = add_labels(population, job.labels, claims=claims[0])
     if job.regions is not None:
-        population = add_regions(population, job.regions)
+        population = add_regions(population, job.regions, claims=claims[-1])
     for label_map in job.maps:
         population = add_map(population, label_map)
     return population

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,16 @@ def _number(path: Path, number: int, name: str, text: str) -> float:
         raise InputError(
             f"{path}, row {number}, column {name}: {text!r} is not a number.", "Write micrometres, e.g. 320.5"
         ) from None
+
+
+def whole_number(text: str) -> str:
+    """``9`` for 9.0 and 09; '' for what is no plain number (float() would take ``1_0`` for 10)."""
+    if not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?", text):
+        return ""
+    value = float(text)
+    if not math.isfinite(value):
+        return ""
+    return str(int(value)) if value.is_integer() else str(value)
 
 
 def _refuse_repeats(path: Path, column: str, rows: Sequence[RegionRow]) -> None:

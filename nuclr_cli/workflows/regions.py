@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from nuclr_cli.api import Population
 from nuclr_cli.errors import InputError
-from nuclr_cli.workflows.labels import combined
+from nuclr_cli.workflows.labels import Claims, combined
 from nuclr_cli.workflows.region_tables import (
     CHANNEL_COLUMNS,
     REGION,
     RegionRow,
     RegionTable,
     read_region_table,
+    whole_number,
 )
 
 __all__ = ["RegionTable", "add_regions", "read_region_table"]
@@ -40,7 +41,9 @@ UNIT_POSITIONS = (
 FARTHEST_UM = 200.0
 
 
-def add_regions(population: Population, table: RegionTable, overwrite: bool | None = None) -> Population:
+def add_regions(
+    population: Population, table: RegionTable, overwrite: bool | None = None, claims: Claims | None = None
+) -> Population:
     """Give every unit the region of its channel, else of the channel nearest to it, as ``brain_region``.
 
     Returns:
@@ -56,6 +59,9 @@ def add_regions(population: Population, table: RegionTable, overwrite: bool | No
         text = f"{table.path.name} has no channel of this session: no unit gets a region from it."
         return replace(population, notes=(*population.notes, text))
     found, notes, warnings = _joined(population, table, rows, name)
+    if claims is not None:
+        for row in sorted({int(row) for row in found if row >= 0}):
+            claims.take(population, rows[row].number, f"channel {rows[row].channel!r}")
     labels = [rows[row].region if row >= 0 else "" for row in found]
     who = f"{table.path.name}, {REGION},"
     units = {**population.units, REGION: combined(population, REGION, labels, who, overwrite)}
@@ -79,11 +85,12 @@ def _joined(
 ) -> tuple[NDArray[np.int64], list[str], list[str]]:
     """(N,) row of each unit, -1 = none; notes; warnings."""
     n_units = population.n_units
-    columns = [column for column in CHANNEL_COLUMNS if _is_flat(population.units.get(column))]
+    order = dict.fromkeys((table.channel_column, *CHANNEL_COLUMNS))  # the column of the same name first
+    columns = [column for column in order if _is_flat(population.units.get(column))]
     tried = []
     if table.channel_column:
         for column in columns:
-            found = _by_channel(population.units[column], rows)
+            found = _by_channel(population.units[column], rows, table)
             n_found = int((found >= 0).sum())
             if n_found:
                 how = (
@@ -134,12 +141,19 @@ def _joined(
     return found, notes, warnings
 
 
-def _by_channel(column: NDArray[Any], rows: Sequence[RegionRow]) -> NDArray[np.int64]:
+def _by_channel(column: NDArray[Any], rows: Sequence[RegionRow], table: RegionTable) -> NDArray[np.int64]:
     """(N,) row with the unit's channel, -1 = none. Numbers are compared as numbers, texts as texts."""
     numeric = column.dtype.kind in "iuf"
     row_of: dict[str, int] = {}
     for at, row in enumerate(rows):
-        row_of.setdefault(_whole(row.channel) if numeric else row.channel, at)
+        name = _whole(row.channel) if numeric else row.channel
+        first = rows[row_of.setdefault(name, at)]
+        if name and first.region != row.region:
+            raise InputError(
+                f"{table.path}: rows {first.number} and {row.number} say {first.region!r} and "
+                f"{row.region!r} of channel {name} ({first.channel!r} and {row.channel!r} are one number).",
+                "Keep one of them.",
+            )
     row_of.pop("", None)
     return np.array([row_of.get(text, -1) for text in _channel_texts(column)], dtype=np.int64)
 
@@ -150,13 +164,7 @@ def _channel_texts(column: NDArray[Any]) -> list[str]:
 
 def _whole(text: str) -> str:
     """``9`` for 9.0; '' for what is no number."""
-    try:
-        value = float(text)
-    except ValueError:
-        return ""
-    if not math.isfinite(value):
-        return ""
-    return str(int(value)) if value.is_integer() else str(value)
+    return whole_number(text)
 
 
 def _common_axes(

@@ -139,11 +139,17 @@ class Hdf5Tree(Tree):
         except DAMAGE:
             return None
         if isinstance(value, h5py.Reference):
-            return self._path_of(value)
+            return self._path_of(value, found)
         return _plain(value)
 
-    def _path_of(self, reference: Any) -> str:
+    def is_elsewhere(self, path: str) -> bool:
+        found = self._object(path)
+        return found is not None and found.file.id != self.file.id
+
+    def _path_of(self, reference: Any, owner: Any) -> str:
         try:
+            if owner.file.id != self.file.id:
+                return ""  # behind a link: an address in another file means nothing in this one
             return str(self.file[reference].name) if reference else ""
         except DAMAGE:
             return ""
@@ -172,6 +178,13 @@ class Hdf5Tree(Tree):
                 f"{place} promises {promised} bytes, but {stored} are stored; the rest was never written.",
                 COPY_AGAIN,
             )
+        within = not dataset.external and not dataset.is_virtual
+        if dataset.chunks is None and promised > stored and within:
+            raise ReaderError(
+                f"{place} promises {promised} bytes, but {stored} are stored; its values would read as "
+                f"{dataset.fillvalue}.",
+                "Writing was interrupted: " + COPY_AGAIN.lower(),
+            )
         if dataset.chunks and promised:
             counts = [-(-n // chunk) for n, chunk in zip(shape, dataset.chunks, strict=True)]
             missing = int(np.prod(counts)) - int(dataset.id.get_num_chunks())
@@ -198,7 +211,7 @@ class Hdf5Tree(Tree):
             return None
         try:
             self._array(dataset, f"{self.place}:{path}")  # refuses a length that the file cannot hold
-            return [self._path_of(reference) for reference in np.atleast_1d(dataset[()]).tolist()]
+            return [self._path_of(reference, dataset) for reference in np.atleast_1d(dataset[()]).tolist()]
         except DAMAGE:
             return None
 

@@ -54,6 +54,12 @@ def read_ophys(tree: Tree, found: Sequence[Series], options: ReadOptions) -> Ite
     """
     notes: list[str] = []
     planes = [open_plane(tree, series, options) for series in choose(tree, found, options, notes)]
+    if options.timestamps is not None and len(planes) > 1:
+        raise ReaderError(
+            f"{tree.place}: --timestamps gives one set of times for {len(planes)} planes "
+            f"({', '.join(plane.name for plane in planes)}), which were imaged one after the other.",
+            "Read one plane at a time with --series, or leave --timestamps out.",
+        )
     groups = recorded_together(planes)
     if len(groups) > 1:
         described = "; ".join(
@@ -104,7 +110,7 @@ def _part(tree: Tree, name: str, group: list[Plane], options: ReadOptions, share
     intervals = intervals_of(times, fs_hz)
     if len(intervals) > 1:
         notes.append(f"The frames have {len(intervals) - 1} gaps; each stretch is an interval of its own.")
-    intervals, times, values = _valid(tree, intervals, times, values, notes)
+    intervals, times, values = _valid(tree, intervals, times, values, np.unique(offsets), notes)
     return TracePart(
         name=name,
         units=columns,
@@ -225,9 +231,10 @@ def _valid(
     intervals: NDArray[np.float64],
     times: NDArray[np.float64],
     values: NDArray[np.float32],
+    offsets: NDArray[np.float64],
     notes: list[str],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
-    """Without the file's invalid times and the frames in them."""
+    """Without the file's invalid times and the frames in them, of whichever plane."""
     gone = invalid_times(tree)
     valid = subtract(intervals, gone) if len(gone) else intervals
     if len(valid) == len(intervals) and (valid == intervals).all():
@@ -235,6 +242,9 @@ def _valid(
     inside = np.zeros(len(times), dtype=np.bool_)
     for first, last in valid.tolist():
         inside |= (times >= first) & (times < last)
+    for offset in offsets.tolist():
+        for first, last in gone.tolist():
+            inside &= ~((times + offset >= first) & (times + offset < last))
     if inside.sum() < 2:
         raise ReaderError(f"{tree.place}: invalid_times cover the whole recording.", "Repair the file.")
     notes.append(f"{int((~inside).sum())} of {len(times)} frames lie in invalid_times and were left out.")

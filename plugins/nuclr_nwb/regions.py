@@ -19,7 +19,9 @@ APART = frozenset({"spike_times", "obs_intervals", "electrodes", "electrode_grou
 _REGION_COLUMNS = ("brain_area", "brain_region", "location", "structure")
 _GROUPS = "/general/extracellular_ephys"
 _ELECTRODES = "/general/extracellular_ephys/electrodes"
-_NOT_A_REGION = frozenset({"", "unknown", "n/a", "na", "nan", "none", "null", "void"})
+_NOT_A_REGION = frozenset(
+    {"", "see electrode locations", "unknown", "n/a", "na", "nan", "none", "null", "void"}
+)
 _NAMED = 5
 
 
@@ -46,25 +48,36 @@ def places(tree: Tree, table: Table) -> Places:
     n_units = len(table.ids)
     blank = np.full(n_units, "", dtype=np.str_)
     found = Places(None, blank, blank)
-    electrodes = _electrodes(tree, table, found)
-    groups = _groups(tree, table, electrodes, found)
+    if tree.is_elsewhere(table.path) or tree.is_elsewhere(join(table.path, "id")):
+        found.warnings.append(
+            "The units are in another file, so their electrodes and electrode groups were not followed."
+        )
+        electrodes, groups = None, [""] * n_units
+    else:
+        electrodes = _electrodes(tree, table, found)
+        groups = _groups(tree, table, electrodes, found)
     found.group = np.array([group.rpartition("/")[2] for group in groups], dtype=np.str_)
     found.probe = _probes(tree, groups)
     for name in _REGION_COLUMNS:
         column = table.columns.get(name)
-        if column is not None and column.dtype.kind == "U" and (column != "").any():
-            found.region = column
+        if column is None or column.dtype.kind != "U":
+            continue
+        cleaned = cleaned_regions(column.tolist())
+        if (cleaned != "").any():
+            found.region = cleaned
             if name != "brain_region":
                 found.notes.append(f"brain_region is taken from the column {name!r} of {table.path}.")
             return found
-    by_group = _cleaned(
+    by_group = cleaned_regions(
         [str(tree.attributes(group).get("location") or "") if group else "" for group in groups]
     )
     if (by_group != "").any():
         found.region = by_group
         found.notes.append("brain_region is taken from the location of each unit's electrode group.")
-    elif electrodes is not None:
+    if electrodes is not None and (by_group == "").any():
         _majority(tree, table, electrodes, found)
+        if found.region is not None and (by_group != "").any():
+            found.region = np.where(by_group != "", by_group, found.region)
     return found
 
 
@@ -138,7 +151,7 @@ def _majority(tree: Tree, table: Table, electrodes: list[NDArray[np.int64]], fou
     locations = _electrode_texts(tree, "location", found)
     if locations is None:
         return
-    locations = _cleaned(locations.tolist())
+    locations = cleaned_regions(locations.tolist())
     regions, mixed, outside = [], [], 0
     for row, electrode_rows in enumerate(electrodes):
         valid = electrode_rows[(electrode_rows >= 0) & (electrode_rows < len(locations))]
@@ -160,7 +173,7 @@ def _majority(tree: Tree, table: Table, electrodes: list[NDArray[np.int64]], fou
         )
 
 
-def _cleaned(texts: list[Any]) -> NDArray[np.str_]:
+def cleaned_regions(texts: list[Any]) -> NDArray[np.str_]:
     """Texts that name no region become ''."""
     stripped = (str(text).strip() for text in texts)
     return np.array([t if t.lower() not in _NOT_A_REGION else "" for t in stripped], dtype=np.str_)

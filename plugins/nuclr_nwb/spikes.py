@@ -184,11 +184,11 @@ def in_time_order(unit_times: UnitTimes, intervals: NDArray[np.float64]) -> tupl
     del order
     firsts = np.searchsorted(times, intervals[:, 0], side="left")
     lasts = np.searchsorted(times, intervals[:, 1], side="right")
+    # A spike on the border of two touching intervals belongs to the earlier one.
+    firsts[1:] = np.maximum(firsts[1:], lasts[:-1])
     inside = int((lasts - firsts).sum())
     outside = len(times) - inside
     if outside:
-        # A spike on the border of two touching intervals belongs to the earlier one.
-        firsts[1:] = np.maximum(firsts[1:], lasts[:-1])
         pieces = [slice(a, b) for a, b in zip(firsts.tolist(), lasts.tolist(), strict=True)]
         times = np.concatenate([times[piece] for piece in pieces])
         index = np.concatenate([index[piece] for piece in pieces])

@@ -132,6 +132,10 @@ class Tree(ABC):
     def broken_link(self, path: str) -> str | None:
         """Where a link that leads nowhere points (``other.nwb:/units``); None when `path` is none."""
 
+    def is_elsewhere(self, path: str) -> bool:
+        """Whether `path` lies in another file, behind a link."""
+        return False
+
     @abstractmethod
     def close(self) -> None:
         """Close the file."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nuclr_cli.api import ReaderError, ReadOptions, Spikes
 from nuclr_nwb.curation import kept_by_quality
 from nuclr_nwb.observed import declared, invalid_times, observation_intervals, subtract
-from nuclr_nwb.regions import APART, Places, places, split_by_probe
+from nuclr_nwb.regions import APART, Places, cleaned_regions, places, split_by_probe
 from nuclr_nwb.spikes import UnitTimes, in_time_order, merge, read_times, refuse_negative, rows_of
 from nuclr_nwb.tables import Table, read_table
 from nuclr_nwb.tree import Tree
@@ -106,7 +106,7 @@ def _columns(table: Table, found: Places, notes: list[str]) -> dict[str, NDArray
     columns: dict[str, NDArray[Any]] = {"id": table.ids, **table.columns}
     if found.region is not None:
         columns.setdefault("brain_region", found.region)
-        if (columns["brain_region"] == "").all():
+        if (cleaned_regions(columns["brain_region"].tolist()) == "").all():
             columns["brain_region"] = found.region
     if "celltype" in columns and "cell_type" not in columns:
         columns["cell_type"] = columns["celltype"]

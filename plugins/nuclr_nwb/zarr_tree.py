@@ -183,6 +183,8 @@ class ZarrTree(Tree):
                 f"{header.get('fill_value')}.",
                 "The copy is incomplete: " + COPY_AGAIN.lower(),
             )
+        if "blosc" in names[:1]:
+            _require_whole_blosc_chunks(folder, place)
         return _ZarrArray(
             place=place,
             shape=shape,
@@ -225,3 +227,14 @@ def _reference_path(value: Any) -> Any:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _require_whole_blosc_chunks(folder: Path, place: str) -> None:
+    """Blosc decodes a chunk that was cut off, to whatever the memory holds."""
+    for chunk in folder.rglob("*"):
+        if chunk.name.startswith(".") or not chunk.is_file():
+            continue
+        with chunk.open("rb") as file:
+            head = file.read(16)
+        if len(head) < 16 or int.from_bytes(head[12:16], "little") != chunk.stat().st_size:
+            raise ReaderError(f"{place} cannot be decoded: its chunk {chunk.name} is cut off.", COPY_AGAIN)

@@ -40,7 +40,9 @@ class Channels:
     def rows_of(self, ids: NDArray[Any]) -> NDArray[np.intp]:
         """Row of each channel id, -1 where there is no such channel."""
         row = {name: number for number, name in enumerate(self.ids.tolist())}
-        return np.array([row.get(str(name), -1) for name in ids.tolist()], dtype=np.intp)
+        # A column with a blank is one of floats: channel 3 is 3.0 there.
+        texts = (str(int(n)) if isinstance(n, float) and n.is_integer() else str(n) for n in ids.tolist())
+        return np.array([row.get(text, -1) for text in texts], dtype=np.intp)
 
 
 def read_channels(

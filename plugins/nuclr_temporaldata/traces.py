@@ -100,6 +100,15 @@ def _frame_times(
                 _REPAIR,
             )
         _require_rate(group, rate)
+        spanned = float(domain[-1, 1] - domain[0, 0]) * rate
+        valid = float((domain[:, 1] - domain[:, 0]).sum()) * rate
+        if len(domain) > 1 and abs(n_frames - valid) < abs(n_frames - spanned):
+            damaged(
+                group,
+                f"has {n_frames} frames for a domain with gaps that spans {spanned:g}: when each was taken "
+                "is not told",
+                "Store timestamps (an IrregularTimeSeries).",
+            )
         return float(domain[0, 0]) + np.arange(n_frames) / rate, rate
     stored = dataset(group, "timestamps")
     if stored.dtype.kind != "f" or stored.shape != (n_frames,):
