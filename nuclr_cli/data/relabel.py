@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -41,6 +41,7 @@ def copy_with_columns(
         target: New file.
         columns: The whole units table, (N,) or (N, k) each; ``id`` must be the one that is there.
         entry: What was done, plain values; goes to the end of the file's label history.
+        stamp: `file_stamp` of the file that `columns` were made from; another one is refused.
 
     Raises:
         InputError: `path` is damaged or cannot be read, or `target` cannot be written.
