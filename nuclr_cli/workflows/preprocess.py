@@ -176,6 +176,8 @@ def _run(
 
 
 def _commit(result: SourceResult, folder: PopulationFolder) -> SourceResult:
+    if result.failure is not None:
+        return result  # what an earlier run made of this source stays
     try:
         folder.commit(result.job.path, result.staged)
     except NuclrError as error:
