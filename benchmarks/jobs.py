@@ -19,7 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from preprocess import Quantiles, commit, make_sorting, processor
+from measuring import Quantiles, commit, machine, processor
+from preprocess import make_sorting
 
 import nuclr_cli
 
@@ -71,7 +72,7 @@ def main() -> None:
         "repeats": arguments.repeats,
         "seconds": {str(jobs): vars(Quantiles.of(values)) for jobs, values in seconds.items()},
         "ratio": ratio,
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "platform": platform.platform()},
+        "machine": machine(),
         "versions": {"nuclr": nuclr_cli.__version__, "python": platform.python_version()},
         "commit": commit(),
     }

@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from measuring import Quantiles, commit, machine, quantile_table
 
 import nuclr_cli
 
@@ -50,19 +48,6 @@ lines = status.read_text().splitlines() if status.exists() else []
 peak = next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 print(json.dumps({"work_s": ended - imported, "cpu_s": time.process_time(), "peak_mb": peak}))
 """
-
-
-@dataclass(frozen=True)
-class Quantiles:
-    """Of the repeats."""
-
-    low: float
-    median: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Quantiles:
-        return cls(min(values), statistics.median(values), max(values))
 
 
 def make_file(path: Path, n_units: int, n_spikes: int) -> None:
@@ -145,19 +130,14 @@ def main() -> None:
                 for what, reported in reports.items()
                 for key in ("work_s", "cpu_s", "peak_mb")
             },
-            "machine": {
-                "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-                "platform": platform.platform(),
-                "processor": _processor(),
-                "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            },
+            "machine": machine(),
             "versions": {
                 "nuclr": nuclr_cli.__version__,
                 "python": platform.python_version(),
                 "numpy": np.__version__,
                 "h5py": h5py.__version__,
             },
-            "commit": _commit(),
+            "commit": commit(),
         }
     text = json.dumps(result, indent=2)
     print(text)
@@ -176,7 +156,7 @@ def _report(result: dict[str, Any]) -> str:
         "whole preprocess, processor time, s": result["preprocess_cpu_s"],
         "whole preprocess, peak memory, MB": result["preprocess_peak_mb"],
     }
-    machine, versions = result["machine"], result["versions"]
+    hardware, versions = result["machine"], result["versions"]
     return "\n".join(
         [
             "# Reading one NWB file",
@@ -186,38 +166,16 @@ def _report(result: dict[str, Any]) -> str:
             "equal those that pynwb gives (compared on a hundredth of them). Times leave out the start of "
             "Python and imports.",
             "",
-            "| | least | median | most |",
-            "|--|--|--|--|",
-            *(
-                f"| {name} | {q['low']:.2f} | **{q['median']:.2f}** | {q['high']:.2f} |"
-                for name, q in rows.items()
-            ),
+            *quantile_table(rows),
             "",
-            f"Hardware: {machine['processor']}, {machine['cores']} cores, {machine['platform']}, load "
-            f"{machine['load_average'] or 0:.1f}. nuclr {versions['nuclr']} (commit {result['commit']}), "
+            f"Hardware: {hardware['processor']}, {hardware['cores']} cores, {hardware['platform']}, load "
+            f"{hardware['load_average'] or 0:.1f}. nuclr {versions['nuclr']} (commit {result['commit']}), "
             f"Python {versions['python']}, NumPy {versions['numpy']}, h5py {versions['h5py']}.",
             "",
             "Made by `python benchmarks/nwb.py --out benchmarks/results`.",
             "",
         ]
     )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

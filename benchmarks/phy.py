@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import Quantiles, commit, machine, quantile_table
 from numpy.typing import NDArray
 
 import nuclr_cli
@@ -52,19 +50,6 @@ began = time.perf_counter()
 list(SpikeInterfaceReader().read(Path(sys.argv[1]), ReadOptions()))
 print(json.dumps({"read_s": time.perf_counter() - began}))
 """
-
-
-@dataclass(frozen=True)
-class Quantiles:
-    """Of the repeats."""
-
-    low: float
-    median: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Quantiles:
-        return cls(min(values), statistics.median(values), max(values))
 
 
 def make_folder(folder: Path, n_clusters: int, n_spikes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -146,18 +131,13 @@ def main() -> None:
             "cpu_s": asdict(Quantiles.of(cpu)),
             "read_s": asdict(Quantiles.of(read)),
             "peak_memory_mb": asdict(Quantiles.of(peak)),
-            "machine": {
-                "load_average": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-                "platform": platform.platform(),
-                "processor": _processor(),
-                "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            },
+            "machine": machine(),
             "versions": {
                 "nuclr": nuclr_cli.__version__,
                 "python": platform.python_version(),
                 "numpy": np.__version__,
             },
-            "commit": _commit(),
+            "commit": commit(),
         }
     text = json.dumps(result, indent=2)
     print(text)
@@ -183,7 +163,7 @@ def _report(result: dict[str, Any]) -> str:
         "reading alone, s": result["read_s"],
         "peak memory, MB": result["peak_memory_mb"],
     }
-    machine, versions = result["machine"], result["versions"]
+    hardware, versions = result["machine"], result["versions"]
     return "\n".join(
         [
             "# Preprocessing one Kilosort folder",
@@ -192,38 +172,16 @@ def _report(result: dict[str, Any]) -> str:
             f"and templates on {result['channels']} channels ({result['source_mb']:.0f} MB), read with peak "
             f"channels, checked, hashed and written as a session file; {result['repeats']} repeats.",
             "",
-            "| | least | median | most |",
-            "|--|--|--|--|",
-            *(
-                f"| {name} | {q['low']:.2f} | **{q['median']:.2f}** | {q['high']:.2f} |"
-                for name, q in rows.items()
-            ),
+            *quantile_table(rows),
             "",
-            f"Hardware: {machine['processor']}, {machine['cores']} cores, {machine['platform']}, "
-            f"load average {machine['load_average']}. nuclr {versions['nuclr']} (commit {result['commit']}), "
-            f"Python {versions['python']}, NumPy {versions['numpy']}.",
+            f"Hardware: {hardware['processor']}, {hardware['cores']} cores, {hardware['platform']}, "
+            f"load average {hardware['load_average']}. nuclr {versions['nuclr']} "
+            f"(commit {result['commit']}), Python {versions['python']}, NumPy {versions['numpy']}.",
             "",
             "Made by `python benchmarks/phy.py --out benchmarks/results`.",
             "",
         ]
     )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -12,19 +12,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import Quantiles, commit, machine, quantile_table
 
 import nuclr_cli
 
@@ -46,19 +44,6 @@ report = {
 }
 print(json.dumps(report))
 """
-
-
-@dataclass(frozen=True)
-class Quantiles:
-    """Of the repeats."""
-
-    low: float
-    median: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Quantiles:
-        return cls(min(values), statistics.median(values), max(values))
 
 
 def make_sorting(folder: Path, n_units: int, n_spikes: int) -> None:
@@ -124,12 +109,7 @@ def main() -> None:
             "peak_memory_mb": asdict(Quantiles.of(peak)),
             "unchanged_rerun_wall_s": asdict(Quantiles.of(no_op)),
             "sha256_of_source_s": asdict(Quantiles.of(hashing)),
-            "machine": {
-                "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-                "platform": platform.platform(),
-                "processor": processor(),
-                "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            },
+            "machine": machine(),
             "versions": {
                 "nuclr": nuclr_cli.__version__,
                 "python": platform.python_version(),
@@ -153,7 +133,7 @@ def _report(result: dict[str, Any]) -> str:
         "SHA-256 of the source, for comparison, s": result["sha256_of_source_s"],
         "peak memory, MB": result["peak_memory_mb"],
     }
-    machine, versions = result["machine"], result["versions"]
+    hardware, versions = result["machine"], result["versions"]
     return "\n".join(
         [
             "# Preprocessing one session",
@@ -162,14 +142,9 @@ def _report(result: dict[str, Any]) -> str:
             f"spikes ({result['source_mb']:.0f} MB), read, checked, hashed and written as a session file; "
             f"{result['repeats']} repeats.",
             "",
-            "| | least | median | most |",
-            "|--|--|--|--|",
-            *(
-                f"| {name} | {q['low']:.2f} | **{q['median']:.2f}** | {q['high']:.2f} |"
-                for name, q in rows.items()
-            ),
+            *quantile_table(rows),
             "",
-            f"Hardware: {machine['processor']}, {machine['cores']} cores, {machine['platform']}. "
+            f"Hardware: {hardware['processor']}, {hardware['cores']} cores, {hardware['platform']}. "
             f"nuclr {versions['nuclr']} (commit {result['commit']}), Python {versions['python']}, "
             f"NumPy {versions['numpy']}.",
             "",
@@ -178,23 +153,6 @@ def _report(result: dict[str, Any]) -> str:
             "",
         ]
     )
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

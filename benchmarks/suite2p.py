@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy
+from measuring import Quantiles, commit, machine, quantile_table
 
 import nuclr_cli
 
@@ -43,19 +41,6 @@ report = {"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - 
 report |= {"peak_mb": peak_mb(), "extra_mb": peak_mb() - before, "shape": population.calcium.values.shape}
 print(json.dumps(report))
 """
-
-
-@dataclass(frozen=True)
-class Quantiles:
-    """Of the repeats."""
-
-    low: float
-    median: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Quantiles:
-        return cls(min(values), statistics.median(values), max(values))
 
 
 def make_plane(folder: Path, n_rois: int, n_frames: int) -> None:
@@ -122,19 +107,14 @@ def main() -> None:
         "cpu_s": asdict(Quantiles.of([report["cpu_s"] for report in reports])),
         "peak_memory_mb": asdict(Quantiles.of([report["peak_mb"] for report in reports])),
         "extra_memory_arrays": asdict(Quantiles.of([report["extra_mb"] / array_mb for report in reports])),
-        "machine": {
-            "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-            "platform": platform.platform(),
-            "processor": _processor(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        },
+        "machine": machine(),
         "versions": {
             "nuclr": nuclr_cli.__version__,
             "python": platform.python_version(),
             "numpy": np.__version__,
             "scipy": scipy.__version__,
         },
-        "commit": _commit(),
+        "commit": commit(),
     }
     text = json.dumps(result, indent=2)
     print(text)
@@ -151,7 +131,7 @@ def _report(result: dict[str, Any]) -> str:
         "peak memory of the process, MiB": result["peak_memory_mb"],
         "memory added by reading, multiples of one array": result["extra_memory_arrays"],
     }
-    machine, versions = result["machine"], result["versions"]
+    hardware, versions = result["machine"], result["versions"]
     return "\n".join(
         [
             "# Reading one Suite2p plane",
@@ -160,14 +140,9 @@ def _report(result: dict[str, Any]) -> str:
             f"({result['array_mb']:.0f} MiB in each of F and Fneu), neuropil-corrected and turned "
             f"into dF/F by the reader; {result['repeats']} repeats, each in a process of its own.",
             "",
-            "| | least | median | most |",
-            "|--|--|--|--|",
-            *(
-                f"| {name} | {q['low']:.2f} | **{q['median']:.2f}** | {q['high']:.2f} |"
-                for name, q in rows.items()
-            ),
+            *quantile_table(rows),
             "",
-            f"Hardware: {machine['processor']}, {machine['cores']} cores, {machine['platform']}. "
+            f"Hardware: {hardware['processor']}, {hardware['cores']} cores, {hardware['platform']}. "
             f"nuclr {versions['nuclr']} (commit {result['commit']}), Python {versions['python']}, "
             f"NumPy {versions['numpy']}, SciPy {versions['scipy']}.",
             "",
@@ -175,23 +150,6 @@ def _report(result: dict[str, Any]) -> str:
             "",
         ]
     )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

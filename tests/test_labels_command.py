@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import temporaldata
 
 from nuclr_cli.api import CalciumTraces, Population
 from nuclr_cli.data.sessions import open_sessions
@@ -104,7 +105,6 @@ def test_labels_are_added_as_written_and_the_recording_stays(nuclr: Run, place: 
 
 
 def test_temporaldata_still_opens_the_file(nuclr: Run, place: Path) -> None:
-    temporaldata = pytest.importorskip("temporaldata")
     path = one(place)
     (place / "labels.tsv").write_text("cluster_id\tTyp é\n3\tµ-fast\n", encoding="utf-8")
     assert nuclr("label", path, "--labels", "labels.tsv", cwd=place).code == 0

@@ -252,7 +252,6 @@ def test_flipped_bytes_never_end_in_a_traceback(samples: Path, tmp_path: Path, s
 
 @pytest.fixture
 def store(samples: Path, tmp_path: Path) -> Path:
-    pytest.importorskip("zarr")
     folder = tmp_path / "ephys.nwb.zarr"
     shutil.copytree(samples / "ephys.nwb.zarr", folder, copy_function=shutil.copyfile)
     return folder

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdmf_zarr
 import numpy as np
+import pynwb
 import pytest
 from numpy.typing import NDArray
+from pynwb import ophys
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d, minimum_filter1d
 
 from nuclr_cli.api import CalciumTraces, MissingPackageError, Population, ReaderError, ReadOptions
 from nuclr_nwb import NwbReader
-
-pynwb = pytest.importorskip("pynwb")
-ophys = pytest.importorskip("pynwb.ophys")
 
 N_FRAMES, N_ROIS, FS_HZ = 400, 4, 10.0
 
@@ -383,7 +383,6 @@ def test_units_and_traces_of_one_file_are_two_populations(tmp_path: Path) -> Non
 
 
 def test_traces_in_zarr_equal_those_in_hdf5(tmp_path: Path) -> None:
-    hdmf_zarr = pytest.importorskip("hdmf_zarr")
     path = Builder().plane("p").series("F", "p", fluorescence()).save(tmp_path / "a.nwb")
     with (
         pynwb.NWBHDF5IO(str(path), "r") as source,

@@ -12,13 +12,12 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pynwb
 import pytest
 from numpy.typing import NDArray
 
 from nuclr_cli.api import MissingPackageError, Population, ReaderError, ReadOptions
 from nuclr_nwb import NwbReader
-
-pynwb = pytest.importorskip("pynwb")
 
 
 @pytest.fixture(scope="session")

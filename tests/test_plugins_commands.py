@@ -178,7 +178,6 @@ def pip(python: Path, *arguments: object) -> None:
 
 @pytest.mark.slow
 def test_a_wheel_of_a_third_party_is_found_and_used(tmp_path: Path, fresh_environment: Path) -> None:
-    pytest.importorskip("hatchling")
     made = {name: new_plugin(name, tmp_path).folder for name in ("mylab", "broken", "foreign")}
     broken, foreign = made["broken"] / "nuclr_broken.py", made["foreign"] / "nuclr_foreign.py"
     broken.write_text(broken.read_text().replace("import csv\n", "import a_package_that_is_not_there\n"))
