@@ -1,7 +1,7 @@
 """Time `nuclr preprocess --manifest` on 23 sessions with one process and with two.
 
-Each session is a numpy_folder of 100 units and 1 million spikes. Every repeat is a fresh `nuclr` process that
-writes into a new folder; one and two processes take turns.
+Each session is a numpy_folder of 300 units and 4 million spikes (5 spikes a second for 45 minutes). Every repeat
+is a fresh `nuclr` process that writes into a new folder; one and two processes take turns.
 
     python benchmarks/jobs.py --repeats 5 --out benchmarks/results
 """
@@ -39,8 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--units", type=int, default=100)
-    parser.add_argument("--spikes", type=int, default=1_000_000)
+    parser.add_argument("--units", type=int, default=300)
+    parser.add_argument("--spikes", type=int, default=4_000_000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()

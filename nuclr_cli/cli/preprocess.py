@@ -107,7 +107,8 @@ def register(app: typer.Typer) -> None:
             typer.Option(metavar="KEY=VALUE", help="Option that only one reader knows. Repeatable."),
         ] = None,
         jobs: Annotated[
-            int | None, typer.Option(metavar="N", help="Processes. Without it: one per core.")
+            int | None,
+            typer.Option(metavar="N", help="Processes; 1 keeps to one core. Without it: one per core."),
         ] = None,
         overwrite: Annotated[
             bool, typer.Option("--overwrite", help="Replace files made from the same source.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from nuclr_cli.api import CalciumTraces, Population, Spikes
 from nuclr_cli.data import layout
 from nuclr_cli.data.atomic import replacing
 from nuclr_cli.data.check import check_population, spike_counts
+from nuclr_cli.data.inline_executor import InlineExecutor, one_thread
 from nuclr_cli.data.meta import SCHEMA_VERSION, SourceRecord, StoredColumn, StoredMeta
 from nuclr_cli.data.reading import read_meta
 
@@ -27,13 +28,19 @@ _REGULAR_WITHIN_FRAMES = 0.01
 
 
 def write_population(
-    pop: Population, path: Path, *, source: SourceRecord, label_history: Sequence[Mapping[str, Any]] = ()
+    pop: Population,
+    path: Path,
+    *,
+    source: SourceRecord,
+    label_history: Sequence[Mapping[str, Any]] = (),
+    hash_beside: bool = True,
 ) -> tuple[str, ...]:
     """Check `pop` and write it to `path`, whole or not at all.
 
     Spikes: float64 seconds and a uint16 unit index (uint32 above 65,536 units). Calcium: (T, N) float32.
     A units column ``n_spikes`` (spikes) or ``time_offset`` (calcium) is added; a source column of that name
     that differs is kept as ``source_n_spikes`` or ``source_time_offset``. Same input, same bytes.
+    `hash_beside` takes the checksums in a second thread; False keeps to one core.
 
     Returns:
         All warnings kept in the file: the reader's, then those of the check.
@@ -44,7 +51,7 @@ def write_population(
     warnings = (*pop.warnings, *(text for text in check_population(pop) if text not in pop.warnings))
     units, notes = _with_derived_columns(pop)
     with (
-        ThreadPoolExecutor(max_workers=1) as hashing,
+        one_thread(hash_beside) as hashing,
         replacing(path) as temporary,
         h5py.File(temporary, "w", **layout.CREATION) as file,
     ):
@@ -91,8 +98,7 @@ def name_siblings(path: Path, siblings: Sequence[str]) -> None:
     meta = replace(read_meta(path), siblings=tuple(siblings))
     with h5py.File(path, "r+", locking=False) as file:
         del file[layout.META_DATASET]
-        with ThreadPoolExecutor(max_workers=1) as hashing:
-            Writer(file, hashing).meta(meta)
+        Writer(file, InlineExecutor()).meta(meta)
 
 
 def trace_scale(values: NDArray[np.float32]) -> float:
@@ -106,10 +112,10 @@ def trace_scale(values: NDArray[np.float32]) -> float:
 
 @dataclass
 class Writer:
-    """Writes datasets into an open file while a second thread hashes their bytes."""
+    """Writes datasets into an open file, and has `hashing` hash their bytes."""
 
     file: h5py.File
-    hashing: ThreadPoolExecutor
+    hashing: Executor
     checksums: dict[str, Future[str]] = field(default_factory=dict)
 
     def dataset(self, group: h5py.Group, name: str, values: NDArray[Any]) -> None:

@@ -23,6 +23,7 @@ from nuclr_cli.workflows.preprocess_record import (
 from nuclr_cli.workflows.preprocess_source import Failure, SourceJob, SourceResult, process_source
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
 from nuclr_cli.workflows.source_files import changes, option_differences
+from nuclr_cli.workflows.worker_pool import results_of, usable_cores
 
 __all__ = ["PreprocessConfig", "PreprocessRecord", "SourceOutcome", "SourcesFailed", "preprocess"]
 
@@ -141,15 +142,16 @@ def _run(
     """
     if not jobs:
         return {}
-    import joblib
-
-    n_jobs = min(config.jobs or joblib.cpu_count(), len(jobs))
-    tasks = (joblib.delayed(process_source)(job, folder.staging(n)) for n, job in enumerate(jobs))
+    cores = config.jobs or usable_cores()
+    tasks = ((job, folder.staging(n), cores > 1) for n, job in enumerate(jobs))
     results: dict[Path, SourceResult] = {}
     held: list[SourceResult] = []
-    with reporter.progress("preprocess", len(jobs), "sources") as progress:
+    with (
+        results_of(process_source, tasks, min(cores, len(jobs))) as finished,
+        reporter.progress("preprocess", len(jobs), "sources") as progress,
+    ):
         try:
-            for done, result in enumerate(joblib.Parallel(n_jobs, return_as="generator")(tasks), start=1):
+            for done, result in enumerate(finished, start=1):
                 if result.job.key_is_stated or result.failure is not None:
                     results[result.job.path] = _commit(result, folder)
                 else:

@@ -31,7 +31,7 @@ class PreprocessConfig:
         fs_hz: Sampling rate where the source has none.
         signal, timestamps, min_iscell, red_label, series, drop_nan_units, extractor: As in
             `nuclr_cli.api.ReadOptions`.
-        jobs: Processes, None = as many as cores and sources.
+        jobs: Processes, None = as many as cores and sources. 1 keeps to one core.
         overwrite: Replace files made from the same source.
         trust: Let pickles inside sources run.
         extra: Options of a single reader, by name.

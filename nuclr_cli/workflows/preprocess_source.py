@@ -6,12 +6,12 @@ import hashlib
 import os
 import traceback
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nuclr_cli.api import Population, Reader, ReadOptions
+from nuclr_cli.data.inline_executor import one_thread
 from nuclr_cli.data.store import Session, SessionKey, SourceFile, SourceRecord, write_population
 from nuclr_cli.data.writing import name_siblings
 from nuclr_cli.errors import InputError, NuclrError
@@ -133,18 +133,19 @@ class SourceResult:
     failure: Failure | None = None
 
 
-def process_source(job: SourceJob, staging: Path) -> SourceResult:
+def process_source(job: SourceJob, staging: Path, hash_beside: bool = True) -> SourceResult:
     """Read, label, check and write every population of a source.
 
     Args:
         job: The source.
         staging: Existing empty folder for the files of this job alone.
+        hash_beside: Hash in a second thread; False keeps to one core.
 
     Returns:
         The outcome. Errors are caught, so that one source does not stop the others.
     """
     try:
-        return SourceResult(job, _process(job, staging))
+        return SourceResult(job, _process(job, staging, hash_beside))
     except NuclrError as error:
         failure = Failure.of(error)
     except Exception as error:
@@ -159,7 +160,7 @@ def process_source(job: SourceJob, staging: Path) -> SourceResult:
     return SourceResult(job, failure=failure)
 
 
-def _process(job: SourceJob, staging: Path) -> tuple[Staged, ...]:
+def _process(job: SourceJob, staging: Path, hash_beside: bool) -> tuple[Staged, ...]:
     reader = Registry.load().reader(job.reader)
     files = list(reader.sources(job.path))
     locked = [str(file) for file in files if file.exists() and not os.access(file, os.R_OK)]
@@ -168,8 +169,7 @@ def _process(job: SourceJob, staging: Path) -> tuple[Staged, ...]:
     staged: list[Staged] = []
     claims = [Claims(table.path) for table in (job.labels, job.regions) if table is not None]
     left_over: dict[Path, KeptLabels] = {i.file: i for i in job.kept if i.source == str(job.path)}
-    with ThreadPoolExecutor(max_workers=1) as hashing:
-        # Hashing lets go of the interpreter lock: it costs no time beside reading.
+    with one_thread(hash_beside) as hashing:
         fingerprints = hashing.submit(fingerprint, job.path, files)
         for number, population in enumerate(_read(reader, job, claims)):
             source = job.record(fingerprints.result())
@@ -192,7 +192,9 @@ def _process(job: SourceJob, staging: Path) -> tuple[Staged, ...]:
                         f"{kept.file} are other units now ({', '.join(moved[:5])}).",
                         f"Remove {kept.file} to let the labels go, and give them anew with --labels.",
                     )
-            write_population(population, target, source=source, label_history=history)
+            write_population(
+                population, target, source=source, label_history=history, hash_beside=hash_beside
+            )
             staged.append(Staged(target, key, source))
     for claim in claims:
         claim.finish()
