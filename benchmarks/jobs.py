@@ -1,7 +1,7 @@
 """Time `nuclr preprocess --manifest` on 23 sessions with one process and with two.
 
-Each session is a numpy_folder of 300 units and 4 million spikes (5 spikes a second for 45 minutes). Every repeat
-is a fresh `nuclr` process that writes into a new folder; one and two processes take turns.
+Each session is a numpy_folder of 300 units and 4 million spikes (5 spikes a second for 45 minutes). Every
+repeat is a fresh `nuclr` process that writes into a new folder; one and two processes take turns.
 
     python benchmarks/jobs.py --repeats 5 --out benchmarks/results
 """
