@@ -1,6 +1,6 @@
-"""All that a reader plugin may import: hook, records, errors, `safe_files`. Needs only numpy and pluggy.
+"""All that a reader plugin may import: hook, records, errors, `safe_files`, `safe_zarr`, `hdf5_damage`.
 
-A plugin is a module named by an entry point of the group ``nuclr``::
+Needs only numpy and pluggy. A plugin is a module named by an entry point of the group ``nuclr``::
 
     from nuclr_cli.api import Reader, hookimpl
 
@@ -21,7 +21,7 @@ import numpy as np
 import pluggy
 from numpy.typing import NDArray
 
-from nuclr_cli import safe_files
+from nuclr_cli import hdf5_damage, safe_files, safe_zarr
 from nuclr_cli.errors import MissingPackageError, ReaderError
 
 __all__ = [
@@ -36,9 +36,11 @@ __all__ = [
     "ReaderError",
     "Spikes",
     "UnitPredictions",
+    "hdf5_damage",
     "hookimpl",
     "hookspec",
     "safe_files",
+    "safe_zarr",
 ]
 
 # Major: a plugin written for another one may not work. Minor: something was added. See docs/plugins.md.

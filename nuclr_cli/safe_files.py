@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import pickle
 import tokenize
 import zipfile
@@ -23,6 +24,9 @@ from numpy.typing import NDArray
 from nuclr_cli.errors import ReaderError
 
 BLOCK = 1 << 20  # rows read at a time: 24 MB of a SpikeInterface spike vector
+
+# Rows of nothing: a header may promise any number of them, and loops would believe it.
+_LONGEST_EMPTY = 1 << 24
 
 # Deflate cannot shrink anything further than 1032 to 1; a larger promise is a lie, not data.
 _MOST_DEFLATION = 1100
@@ -62,7 +66,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except DAMAGE as error:
         raise ReaderError(f"{path} cannot be read as JSON: {error}.", _SAVE_AGAIN) from None
     if not isinstance(content, dict):
-        raise ReaderError(f"{path} holds a JSON {type(content).__name__}, expected an object.")
+        raise ReaderError(f"{path} holds a JSON {type(content).__name__}, expected an object.", _SAVE_AGAIN)
     return content
 
 
@@ -75,11 +79,43 @@ def open_npy(path: Path) -> NDArray[Any]:
         ReaderError: Missing, damaged, or an array of Python objects.
     """
     try:
+        with path.open("rb") as file:
+            promised, shape, dtype = _promised(file)
+        held = path.stat().st_size
+        if dtype.hasobject:
+            raise ReaderError(
+                f"{path} stores pickled Python objects, which could run code; plain values are expected.",
+                "Save it again with plain numbers or text in it.",
+            )
+        # numpy multiplies shapes in 64 bits, so a product of 2^64 would pass as 0.
+        if promised > held or (0 in shape and max(shape) > _LONGEST_EMPTY):
+            raise ReaderError(
+                f"{path} is damaged: its header promises shape {shape}, {promised} bytes; it has {held}.",
+                _COPY_AGAIN,
+            )
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except ReaderError:
+        raise
     except FileNotFoundError:
         raise ReaderError(f"{path} is missing.", _COPY_AGAIN) from None
     except DAMAGE as error:
         raise ReaderError(f"{path} is damaged: {error}.", _COPY_AGAIN) from None
+    return array
+
+
+def require_characters(array: NDArray[Any], place: Path) -> NDArray[Any]:
+    """The array, after a look at its texts: bytes that are no characters break whoever turns them into `str`.
+
+    Raises:
+        ReaderError: Some texts hold what is no character.
+    """
+    if array.dtype.kind != "U" or array.size == 0 or array.dtype.itemsize == 0:
+        return array
+    codes = np.ascontiguousarray(array).reshape(-1).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+    wrong = (codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF))  # beyond Unicode; half a pair
+    if wrong.any():
+        texts = int(wrong.reshape(array.size, -1).any(axis=1).sum())
+        raise ReaderError(f"{place} is damaged: {texts} of {array.size} texts are no text.", _COPY_AGAIN)
     return array
 
 
@@ -114,7 +150,7 @@ def load_column(path: Path, *, trust: bool) -> NDArray[Any]:
     try:
         with path.open("rb") as file:
             if not _holds_objects(file):
-                return np.array(open_npy(path))
+                return require_characters(np.array(open_npy(path)), path)
             if trust:
                 file.seek(0)
                 array: NDArray[Any] = np.load(file, allow_pickle=True)
@@ -173,7 +209,7 @@ class _Array:
         if isinstance(data, list):
             if fortran and len(self.shape) > 1:
                 raise pickle.UnpicklingError("objects in Fortran order")
-            if int(np.prod(self.shape)) != len(data):
+            if math.prod(self.shape) != len(data):
                 raise pickle.UnpicklingError(f"{len(data)} objects for the shape {self.shape}")
             self.objects = data
         else:
@@ -342,7 +378,7 @@ def load_npz(path: Path, name: str) -> NDArray[Any]:
                     )
                 held = member.file_size
                 stream.seek(0)
-                promised = _promised_bytes(stream)
+                promised = _promised(stream)[0]
             if promised != held or held > _MOST_DEFLATION * path.stat().st_size:
                 raise ReaderError(
                     f"{path}: the header of {name} promises {promised} bytes, the file cannot hold them.",
@@ -350,7 +386,7 @@ def load_npz(path: Path, name: str) -> NDArray[Any]:
                 )
             with archive.open(member) as stream:
                 array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-                return array
+                return require_characters(array, path)
     except KeyError:
         raise ReaderError(f"{path} has no array {name!r}; it needs one.", _SAVE_AGAIN) from None
     except ReaderError:
@@ -359,15 +395,12 @@ def load_npz(path: Path, name: str) -> NDArray[Any]:
         raise ReaderError(f"{path} is damaged: {error}.", _COPY_AGAIN) from None
 
 
-def _promised_bytes(stream: IO[bytes]) -> int:
-    """Length that a ``.npy`` stream must have according to its header."""
+def _promised(stream: IO[bytes]) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
+    """Length that a ``.npy`` stream must have by its header, and the shape and type that stand there."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)
-    n_values = 1
-    for length in shape:
-        n_values *= length
-    return stream.tell() + n_values * dtype.itemsize
+    return stream.tell() + math.prod(shape) * dtype.itemsize, shape, dtype
 
 
 def read_params(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,38 @@ def test_rates_and_gaps_are_numbers(nuclr: Run, data: Path) -> None:
     assert "without spikes" in shown.out
 
 
+def test_one_damaged_file_does_not_hide_the_others(nuclr: Run, data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(data, tmp_path / "data")
+    (folder / "e.h5").write_bytes((folder / "e.h5").read_bytes()[:3000])
+    shown = nuclr("info", folder)
+    assert shown.code == 3
+    assert "imaging" in shown.out
+    assert "1 subject, 1 session, 2 units, 1.7 minutes" in shown.out
+    assert "warning" in shown.err
+    assert f"1 of 2 files cannot be used:\n  {folder / 'e.h5'}" in shown.err
+    told = nuclr("info", folder, "--verify", "--plot", tmp_path / "pictures", "--json")
+    assert told.code == 3
+    assert [session["session"] for session in told.json["sessions"]] == ["imaging"]
+    (file,) = told.json["unusable"]
+    assert file["file"] == str(folder / "e.h5")
+    assert file["what"]
+    assert [Path(path).name for path in told.json["plots"]] == ["i.png"]
+    (folder / "i.h5").write_bytes(b"")
+    nothing = nuclr("info", folder, "--json")
+    assert nothing.code == 3
+    assert f"None of the 2 files of {folder} can be read" in nothing.json["error"]["what"]
+
+
+def test_one_of_a_kind_is_said_in_the_singular(nuclr: Run, tmp_path: Path) -> None:
+    spikes = Spikes(np.linspace(0.1, 59.9, 100), np.zeros(100, dtype=np.int64))
+    units = {"id": np.array(["a"])}
+    one = Population("m", "d", units, np.array([[0.0, 60.0]]), spikes=spikes)
+    write_population(one, tmp_path / "a.h5", source=SOURCE)
+    shown = nuclr("info", tmp_path, "--verify")
+    assert "1 subject, 1 session, 1 unit, 1.0 minutes" in shown.out
+    assert "1 file matches its checksums" in shown.err
+
+
 def test_rates_of_other_writers_are_counted(shared: Path) -> None:
     (summary,) = info(InfoConfig(shared / "samples" / "td" / "spikes_temporaldata.h5")).sessions
     assert summary.median_rate_hz is not None
@@ -95,7 +128,7 @@ def test_a_real_culture_is_drawn(nuclr: Run, shared: Path, tmp_path: Path) -> No
     assert nuclr("preprocess", source, cwd=tmp_path).code == 0
     done = nuclr("info", "--plot", "culture.png", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "1 plots in culture.png" in done.err
+    assert "1 plot in culture.png" in done.err
     picture = pixels(tmp_path / "culture.png")
     dark = (picture[..., :3] < 0.4).all(axis=-1)
     assert dark.mean() > 0.01

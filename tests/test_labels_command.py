@@ -205,6 +205,23 @@ def test_a_rename_that_fails_brings_the_others_back(place: Path, monkeypatch: py
     assert files(place) == before
 
 
+def test_a_linked_file_is_written_through(nuclr: Run, place: Path) -> None:
+    path = one(place)
+    elsewhere = place / "elsewhere" / "stored.h5"
+    elsewhere.parent.mkdir()
+    path.replace(elsewhere)
+    path.symlink_to(Path("..") / "elsewhere" / "stored.h5")
+    (place / "labels.csv").write_text("unit_id,cell_type\n3,PV\n")
+    done = nuclr("label", path, "--labels", "labels.csv", cwd=place)
+    assert done.code == 0, done.err
+    assert path.is_symlink()
+    assert path.samefile(elsewhere)
+    assert [item.name for item in elsewhere.parent.iterdir()] == ["stored.h5"]
+    (session,) = open_sessions(elsewhere)
+    assert session.label("cell_type")[3] == "PV"
+    assert verify(elsewhere) == []
+
+
 def test_several_sessions_need_a_table_that_says_which(nuclr: Run, place: Path) -> None:
     (place / "labels.csv").write_text("unit_id,cell_type\n3,PV\n")
     done = nuclr("label", "--labels", "labels.csv", cwd=place)
@@ -214,7 +231,7 @@ def test_several_sessions_need_a_table_that_says_which(nuclr: Run, place: Path) 
     done = nuclr("label", "--labels", scoped(place, {first: "PV", "else": "SST"}), "--json", cwd=place)
     assert done.code == 0, done.err
     assert [item["status"] for item in done.json["sessions"]] == ["unchanged", "written"]
-    assert "1 rows of scoped.csv are about sessions that are not there" in done.err
+    assert "1 row of scoped.csv is about sessions that are not there" in done.err
 
 
 def test_maps_regions_and_removal(nuclr: Run, place: Path) -> None:
@@ -280,7 +297,7 @@ def test_labelled_units_that_are_gone_are_named(nuclr: Run, with_source: Path) -
     settings.write_text(json.dumps({**known, "unit_ids": ids}))
     done = nuclr("preprocess", source, "--overwrite", cwd=place)
     assert done.code == 0, done.err
-    assert "1 units that nuclr label had labelled are gone: 3" in done.err
+    assert "1 unit that nuclr label had labelled is gone: 3" in done.err
     (session,) = open_sessions(path)
     assert session.label("cell_type")[[0, 3]].tolist() == ["SST", ""]
 

@@ -33,7 +33,7 @@ def test_steinmetz_groups_are_the_four_of_the_protocol() -> None:
         "steinmetz-groups", ["VISp", "VISa", "LGd", "CA3", "SCm", "MOs", "root", "", "VISp"]
     )
     assert labels == ["VIS", "VIS", "TH", "HPF", "MB", "", "", "", "VIS"]
-    assert "VIS 3, HPF 1, MB 1, TH 1; 1 units had no brain_region" in said
+    assert "VIS 3, HPF 1, MB 1, TH 1; 1 unit had no brain_region" in said
     assert "no class for 2 units, they are unlabelled: MOs 1, root 1" in said
     found = read_label_map("steinmetz-groups")
     assert len(found.class_of) == 26
@@ -71,7 +71,7 @@ def test_bugeon_types_become_two_or_five_classes() -> None:
     assert labels == ["EC", "IN", "IN", "IN", "IN", "IN", "", "IN"]
     labels, said = mapped("bugeon-subclass", raws, "cell_type")
     assert labels == ["", "", "Pvalb", "", "Lamp5", "Vip", "", ""]
-    assert "no class for 1 units, they are unlabelled: Meis2-Adamts19 1" in said
+    assert "no class for 1 unit, unlabelled: Meis2-Adamts19 1" in said
 
 
 def test_allen_areas_drop_the_four() -> None:
@@ -95,7 +95,7 @@ def test_names_in_no_class_can_stay_and_spelled_out_names_win(tmp_path: Path) ->
     labels, said = mapped(own_map(tmp_path, text), ["VISp", "VISl", "visp", "NA", "007", ""])
     assert labels == ["A", "V 1", "visp", "NA", "007", ""]
     assert "'brain_region' becomes 'brain_region_group'" in said
-    assert "keeps their name: 007 1, NA 1, visp 1" in said
+    assert "which keep their name: 007 1, NA 1, visp 1" in said
 
 
 @pytest.mark.parametrize("place", ["top", "map", "classes"])
@@ -105,7 +105,7 @@ def test_drop_may_stand_wherever_it_is_looked_for(tmp_path: Path, place: str) ->
     text = f'{lines["top"]}[map]\n{middle}[classes]\nA = ["a"]\n{lines["classes"]}'
     labels, said = mapped(own_map(tmp_path, text), ["root", "a"])
     assert labels == ["", "A"]
-    assert "drops 1 units: root 1" in said
+    assert "drops 1 unit: root 1" in said
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,8 @@ def test_far_units_and_ties_are_said(tmp_path: Path) -> None:
     rows = [{"x_um": 0, "y_um": 0, "region": "A"}, {"x_um": 0, "y_um": 20, "region": "B"}]
     labels, said = joined(tmp_path, population(x_um=[0.0, 0.0], y_um=[10.0, 900.0]), rows)
     assert labels == ["A", ""]
-    assert "1 units lie over 200 um from every channel" in said
-    assert "1 units are equally near to channels of different regions" in said
+    assert "1 unit lies over 200 um from every channel" in said
+    assert "1 unit is equally near to channels of different regions" in said
     with pytest.raises(InputError, match=r"no unit of m/d lies within 200 um .* is 4980 um away"):
         joined(tmp_path, population(x_um=[0.0], y_um=[5000.0]), rows)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,12 @@ from pynwb.file import Subject
 from pynwb.ophys import DfOverF, ImageSegmentation, OpticalChannel, RoiResponseSeries
 
 from nuclr_cli.api import Population
-from nuclr_cli.data.relabel import beside, replace_all
+from nuclr_cli.data.atomic import beside, replace_all
 from nuclr_cli.data.sessions import open_sessions
+from nuclr_cli.data.store import Session, SourceRecord, write_population
 from nuclr_cli.errors import InputError
+from nuclr_cli.testing.tiny import tiny_population
+from nuclr_cli.workflows.kept_labels import kept_labels
 from nuclr_cli.workflows.regions import add_regions, read_region_table
 
 Run = Callable[..., Any]
@@ -287,25 +292,111 @@ def test_only_the_labelled_unit_keeps_its_label(nuclr: Run, phy: Path) -> None:
     assert labels(place / "nuclr-data", "kind") == {"0": "Vip", "3": "SST"}
 
 
-def test_an_interrupt_between_two_renames_brings_both_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labels_that_were_taken_away_stay_away(nuclr: Run, phy: Path) -> None:
+    place = phy.parent
+    (phy / "cluster_kind.tsv").write_text("cluster_id\tkind\n0\tPV\n3\tPV\n")
+    assert nuclr("preprocess", phy, cwd=place).code == 0
+    assert nuclr("label", "--remove", "kind", cwd=place).code == 0
+    (place / "labels.csv").write_text("unit_id,kind\n3,SST\n")
+    assert nuclr("label", "--labels", "labels.csv", cwd=place).code == 0
+    # A label that the source has only now is of the column that was taken away, too.
+    (phy / "cluster_kind.tsv").write_text("cluster_id\tkind\n0\tPV\n3\tPV\n5\tVip\n")
+    done = nuclr("preprocess", phy, "--overwrite", cwd=place)
+    assert done.code == 0, done.err
+    assert labels(place / "nuclr-data", "kind") == {"3": "SST"}
+
+
+def test_a_class_that_a_map_took_from_a_unit_stays_away(nuclr: Run, phy: Path) -> None:
+    """The raw names are gone by then, so the map cannot be applied again."""
+    place = phy.parent
+    (phy / "cluster_kind.tsv").write_text("cluster_id\tkind\n0\tPV\n3\tPV\n")
+    assert nuclr("preprocess", phy, cwd=place).code == 0
+    (place / "raw.csv").write_text("unit_id,raw\n0,good\n3,bad\n")
+    (place / "own.toml").write_text(
+        '[map]\ncolumn = "raw"\ntarget = "kind"\ndrop = ["bad"]\n[classes]\nPV = ["good"]\n'
+    )
+    given = ("--labels", "raw.csv", "--label-map", "own.toml", "--overwrite-labels")
+    assert nuclr("label", *given, cwd=place).code == 0
+    assert labels(place / "nuclr-data", "kind") == {"0": "PV"}
+    assert nuclr("label", "--remove", "raw", cwd=place).code == 0
+    assert nuclr("preprocess", phy, "--overwrite", cwd=place).code == 0
+    assert labels(place / "nuclr-data", "kind") == {"0": "PV"}
+
+
+def test_a_history_that_names_no_units_keeps_only_what_is_labelled(tmp_path: Path) -> None:
+    population = tiny_population(0, n_units=3, minutes=0.1)
+    source = SourceRecord("x", "r", "d")
+    labelled = replace(population, units={**population.units, "kind": np.array(["PV", "", ""])})
+    history = ({"actions": [{"what": "labels", "columns": ["kind"]}]},)
+    write_population(labelled, tmp_path / "old.h5", source=source, label_history=history)
+    (kept,) = kept_labels(Session(tmp_path / "old.h5"))
+    anew = replace(population, units={**population.units, "kind": np.array(["Vip", "SST", ""])})
+    assert kept.added_to(anew).units["kind"].tolist() == ["PV", "SST", ""]
+
+
+def two_staged(place: Path) -> list[tuple[Path, Path]]:
     staged = []
     for name in ("a.h5", "b.h5"):
-        path = tmp_path / name
+        path = place / name
         path.write_text(f"old {name}")
         new = beside(path, "new")
         new.write_text(f"new {name}")
         staged.append((path, new))
+    return staged
+
+
+def no_links(*_: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(5, "Input/output error"), InputError)],
+    ids=["interrupt", "disk"],
+)
+def test_what_stops_the_second_rename_brings_both_back(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    links: bool,
+    error: BaseException,
+    said: type[BaseException],
+) -> None:
+    staged = two_staged(tmp_path)
     rename = Path.replace
 
-    def interrupted(self: Path, target: Path) -> Path:
+    def stopped(self: Path, target: Path) -> Path:
         if self == staged[1][1]:
-            raise KeyboardInterrupt
+            raise error
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(Path, "replace", stopped)
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(said):
         replace_all(staged)
     assert [path.read_text() for path, _ in staged] == ["old a.h5", "old b.h5"]
     assert not list(tmp_path.glob(".*.old-*"))
+
+
+def test_a_file_that_cannot_be_put_back_is_named_with_its_old_self(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged = two_staged(tmp_path)
+    rename = Path.replace
+
+    def once(self: Path, target: Path) -> Path:
+        if self != staged[0][1]:
+            raise OSError(30, "Read-only file system")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", once)
+    with pytest.raises(InputError) as caught:
+        replace_all(staged)
+    (old,) = tmp_path.glob(".a.h5.old-*")
+    assert old.read_text() == "old a.h5"
+    assert f"could not be put back: {staged[0][0]}." in caught.value.what
+    assert f"{old} is the old a.h5" in caught.value.fix
+    assert "Nothing was changed" not in caught.value.fix
+    assert staged[1][0].read_text() == "old b.h5"
+    assert not list(tmp_path.glob(".b.h5.old-*"))

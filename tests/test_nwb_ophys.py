@@ -127,32 +127,6 @@ def expected_dff(raw: NDArray[np.float32], fs_hz: float) -> NDArray[Any]:
     return np.stack(columns, axis=1)
 
 
-def test_two_planes_are_one_population_with_offsets(samples: Path) -> None:
-    population = read(samples / "ophys.nwb", drop_nan_units=True, min_iscell=0.0)
-    calcium = traces_of(population)
-    assert population.modality == "calcium"
-    ids = [f"plane{k}_{roi}" for k in (0, 1) for roi in (2, 4, 6, 8)]
-    assert population.units["id"].tolist() == ids
-    assert population.units["brain_region"].tolist() == ["VISp"] * 4 + ["VISl"] * 4
-    assert population.units["cell_type"].tolist() == ["other", "other", "PV", "other"] * 2
-    np.testing.assert_allclose(calcium.time_offset, [0.0] * 4 + [0.1] * 4)
-    assert calcium.sampling_rate_hz == 5.0
-    np.testing.assert_array_equal(population.intervals, [[0, 120]])
-    with h5py.File(samples / "ophys.nwb") as file:
-        for k in (0, 1):
-            stored = file[f"processing/ophys/DfOverF/dff{k}/data"][:]
-            np.testing.assert_array_equal(calcium.values[:, 4 * k : 4 * k + 4], stored[:, 1:])
-    assert population.attributes["indicator"] == "GCaMP6s"
-    assert any("2 of 10 units" in note and "plane0_0, plane1_0" in note for note in population.notes)
-    assert any("offset by" in note for note in population.notes)
-
-
-def test_nan_in_a_trace_is_refused_by_name(samples: Path) -> None:
-    with pytest.raises(ReaderError, match=r"2 of 10 units.*NaN.*plane0_0, plane1_0") as caught:
-        read(samples / "ophys.nwb", min_iscell=0.0)
-    assert "--drop-nan-units" in caught.value.fix
-
-
 def test_rois_that_are_no_cells_are_left_out_and_named(samples: Path) -> None:
     population = read(samples / "ophys.nwb")
     assert population.units["id"].tolist() == ["plane0_2", "plane0_6", "plane1_2", "plane1_6"]
@@ -161,30 +135,6 @@ def test_rois_that_are_no_cells_are_left_out_and_named(samples: Path) -> None:
         read(samples / "ophys.nwb", min_iscell=0.99)
     with pytest.raises(ReaderError, match="no cell probabilities"):
         read(samples / "ophys_gap.nwb", min_iscell=0.5)
-
-
-def test_a_gap_in_the_frames_ends_an_interval(samples: Path) -> None:
-    population = read(samples / "ophys_gap.nwb")
-    calcium = traces_of(population)
-    assert population.intervals.shape == (2, 2)
-    with h5py.File(samples / "ophys_gap.nwb") as file:
-        series = file["processing/ophys/DfOverF/RoiResponseSeries"]
-        np.testing.assert_array_equal(calcium.timestamps, series["timestamps"][:])
-        np.testing.assert_array_equal(calcium.values, series["data"][:])
-    np.testing.assert_allclose(population.intervals, [[0, 20], [50, 70]], atol=0.01)
-    assert 0.09 < 1 / calcium.sampling_rate_hz < 0.11
-
-
-def test_data_on_its_side_is_turned_and_said(samples: Path) -> None:
-    """The same file as ophys.nwb, with ROIs by frames."""
-    turned = read(
-        samples / "ophys_transposed.nwb", series=("F0", "F1"), extra={"dff": "as-is"}, min_iscell=0.0
-    )
-    straight = read(samples / "ophys.nwb", series=("F0", "F1"), extra={"dff": "as-is"}, min_iscell=0.0)
-    np.testing.assert_array_equal(traces_of(turned).values, traces_of(straight).values)
-    assert turned.units["id"].tolist() == straight.units["id"].tolist()
-    assert any("ROIs by frames, 10 by 600; it was turned" in note for note in turned.notes)
-    assert not any("turned" in note for note in straight.notes)
 
 
 def test_square_data_is_said(tmp_path: Path) -> None:
@@ -392,12 +342,3 @@ def test_traces_in_zarr_equal_those_in_hdf5(tmp_path: Path) -> None:
     first, second = read(path), read(tmp_path / "a.nwb.zarr")
     np.testing.assert_array_equal(traces_of(first).values, traces_of(second).values)
     assert {k: v.tolist() for k, v in first.units.items()} == {k: v.tolist() for k, v in second.units.items()}
-
-
-def test_the_whole_way_into_a_session_file(samples: Path, tmp_path: Path, nuclr: Callable[..., Any]) -> None:
-    source = samples / "ophys.nwb"
-    refused = nuclr("preprocess", source, "--min-iscell", "0", "-o", tmp_path / "data")
-    assert refused.code == 3
-    assert "--drop-nan-units" in refused.err + refused.out
-    done = nuclr("preprocess", source, "--min-iscell", "0", "--drop-nan-units", "-o", tmp_path / "data")
-    assert done.code == 0, done.err

@@ -196,6 +196,31 @@ def test_units_observed_at_different_times_are_united_and_said(tmp_path: Path) -
     assert any("1 of 4 spikes lie outside" in note for note in population.notes)
 
 
+def test_observations_that_touch_or_have_no_length_do_not_overlap(tmp_path: Path) -> None:
+    nwb = new_file()
+    stretches = [[5.0, 5.0], [0.0, 10.0 + 1e-9], [10.0, 20.0], [20.0, 20.0]]
+    nwb.add_unit(spike_times=[1.0, 12.0], obs_intervals=stretches)
+    population = read(save(nwb, tmp_path / "a.nwb"))
+    np.testing.assert_array_equal(population.intervals, [[0, 20]])
+    assert not population.warnings
+    nwb = new_file()
+    nwb.add_unit(spike_times=[1.0, 12.0], obs_intervals=[[0.0, 1000.00001], [1000.0, 2000.0]])
+    with pytest.raises(ReaderError, match=r"first 0 to 1000\.00001 s and 1000 to 2000 s"):
+        read(save(nwb, tmp_path / "b.nwb"))
+
+
+def test_ids_may_be_listed_among_the_columns(samples: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copyfile(samples / "ephys.nwb", tmp_path / "a.nwb"))
+    expected = read(path)
+    with h5py.File(path, "a") as file:
+        listed = [*file["units"].attrs["colnames"], "id"]
+        file["units"].attrs["colnames"] = np.array(listed, dtype=h5py.string_dtype())
+    found = read(path)
+    assert list(found.units) == list(expected.units)
+    for name, column in expected.units.items():
+        np.testing.assert_array_equal(found.units[name], column)
+
+
 def test_noise_is_left_out_and_keep_chooses(tmp_path: Path) -> None:
     nwb = new_file()
     nwb.add_unit_column("quality", "q")
@@ -369,12 +394,3 @@ def test_enumerated_and_boolean_columns_keep_their_meaning(tmp_path: Path) -> No
     assert units["layer"].tolist() == ["L5", "L2/3", "L5"]
     assert units["tagged"].tolist() == [False, True, False]
     assert units["tagged"].dtype == np.bool_
-
-
-def test_the_whole_way_into_a_session_file(samples: Path, tmp_path: Path, nuclr: Callable[..., Any]) -> None:
-    done = nuclr("preprocess", samples / "ephys.nwb", "-o", tmp_path / "data")
-    assert done.code == 0, done.err
-    told = nuclr("info", tmp_path / "data", "--json")
-    assert told.code == 0, told.err
-    assert "mouse7" in told.out
-    assert "sess-ephys" in told.out

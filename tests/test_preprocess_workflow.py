@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -414,27 +415,6 @@ def test_ragged_and_unreadable_manifests_name_the_row(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_the_real_manifest_gives_23_sessions(shared: Path, tmp_path: Path) -> None:
-    manifest = shared / "data" / "mea" / "sessions.csv"
-    config = PreprocessConfig(manifest=manifest, broadcast=("brain_region",), out=tmp_path / "data")
-    record = preprocess(config)
-    assert len(record.sessions) == 23
-    sessions = {(s.key.subject, s.key.session): s for s in open_sessions(tmp_path / "data")}
-    with manifest.open(newline="") as file:
-        for row in csv.DictReader(file):
-            session = sessions[row["subject"], row["session"]]
-            assert session.n_units == int(row["n_units"])
-            assert len(session.spikes.times) == int(row["n_spikes"])
-            assert session.duration_s == pytest.approx(float(row["duration_s"]))
-            assert set(session.label("brain_region").tolist()) == {row["brain_region"]}
-            assert session.attributes["age_div"] == row["age_div"]
-            assert session.warnings == ()
-    assert preprocess(config).count("skipped") == 23
-
-
-# --- label tables
-
-
 def run_labels(tmp_path: Path, text: str, **settings: Any) -> PreprocessRecord:
     source = tmp_path / "sorting"
     if not source.exists():
@@ -450,7 +430,7 @@ def test_labels_land_on_their_units_as_written(tmp_path: Path) -> None:
     assert session.unit_ids.tolist() == ["a", "b", "007"]
     assert session.label("cell_type").tolist() == ["None", "", "NA"]
     assert session.label("group").tolist() == ["", "", "01"]
-    assert any("labels 2 of 3 units; 1 are not in the table" in note for note in record.sessions[0].notes)
+    assert any("labels 2 of 3 units; 1 is not in the table" in note for note in record.sessions[0].notes)
 
 
 def test_labels_without_a_known_id_column_use_the_first_and_say_so(tmp_path: Path) -> None:
@@ -515,9 +495,7 @@ def test_labels_of_units_left_out_as_noise_are_no_error(tmp_path: Path) -> None:
     make_sorting(tmp_path / "sorting", properties={"quality": ["good", "noise", "good"]})
     record = run_labels(tmp_path, "id,cell_type\na,PV\nb,SST\n")
     assert record.sessions[0].n_units == 2
-    assert any(
-        "1 rows of labels.csv are about units that were left out" in n for n in record.sessions[0].notes
-    )
+    assert any("1 row of labels.csv is about a unit that was left out" in n for n in record.sessions[0].notes)
 
 
 def test_labels_of_several_sessions_need_to_say_which(tmp_path: Path) -> None:
@@ -529,7 +507,7 @@ def test_labels_of_several_sessions_need_to_say_which(tmp_path: Path) -> None:
     table.write_text("subject\tsession\tunit_id\tcell_type\nA\tA\ta\tPV\nB\tB\tb\tSST\nC\tC\tz\tSST\n")
     listener = Listener()
     preprocess(PreprocessConfig(sources=tuple(sources), out=tmp_path / "data", labels=table), listener)
-    assert any("1 rows of labels.tsv are about sessions that are not among" in w for w in listener.warnings)
+    assert any("1 row of labels.tsv is about sessions that are not among" in w for w in listener.warnings)
     first, second = open_sessions(tmp_path / "data")
     assert first.label("cell_type").tolist() == ["PV", "", ""]
     assert second.label("cell_type").tolist() == ["", "SST", ""]
@@ -634,9 +612,28 @@ def nuclr_readers():
 """
 
 
+# The sources are handed out so slowly that the first worker is gone before the last source.
+SLOW = """
+import sys, time
+from nuclr_cli.cli.app import main
+from nuclr_cli.workflows.population_folder import PopulationFolder
+
+staging = PopulationFolder.staging
+
+def slow(self, number):
+    time.sleep(0.0 if number == 0 else 0.5)
+    return staging(self, number)
+
+PopulationFolder.staging = slow
+sys.argv = ["nuclr", *sys.argv[1:]]
+main()
+"""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("slow", [False, True], ids=["read", "handed out"])
 def test_a_reader_killed_for_its_memory_is_no_bug_and_leaves_nothing(
-    nuclr: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: bool
 ) -> None:
     package = tmp_path / "site" / "fatal-1.dist-info"
     package.mkdir(parents=True)
@@ -644,10 +641,19 @@ def test_a_reader_killed_for_its_memory_is_no_bug_and_leaves_nothing(
     (package / "entry_points.txt").write_text("[nuclr]\nfatal = fatal\n")
     (tmp_path / "site" / "fatal.py").write_text(FATAL_READER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    for name in "ab":
-        (tmp_path / f"{name}.fatal").touch()
-    done = nuclr("preprocess", "a.fatal", "b.fatal", "--jobs", "2", "--json", cwd=tmp_path)
-    assert done.code == 3, done.err
-    assert "memory" in done.json["error"]["what"]
-    assert "--jobs 1" in done.json["error"]["fix"]
+    names = [f"{name}.fatal" for name in "abcdefgh"]
+    for name in names:
+        (tmp_path / name).touch()
+    start = ["-c", SLOW] if slow else ["-m", "nuclr_cli"]
+    done = subprocess.run(
+        [sys.executable, *start, "preprocess", *names, "--jobs", "2", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 3, done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert "memory" in error["what"]
+    assert "--jobs 1" in error["fix"]
     assert not (tmp_path / "nuclr-data").exists()

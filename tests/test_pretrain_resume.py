@@ -118,6 +118,14 @@ def test_resuming_a_finished_run_does_nothing(finished: Path, nuclr: Callable[..
     assert done.code == 0, done.err
     assert "finished" in done.err
     assert (finished / "done" / "metrics.jsonl").read_bytes() == before
+    logged = rows(finished / "done")
+    assert (done.json["first_loss_step"], done.json["last_loss_step"]) == (1, 12)
+    assert (done.json["first_loss"], done.json["last_loss"]) == (logged[0]["loss"], logged[-1]["loss"])
+    shown = nuclr("pretrain", "--runs", finished, "--name", "done", "--resume")
+    words = shown.out.split()
+    for step, row in (("1", logged[0]), ("12", logged[-1])):
+        at = [i for i in range(len(words)) if words[i : i + 4] == ["loss", "at", "step", step]]
+        assert [words[i + 4] for i in at] == [f"{row['loss']:.3f}"]
 
 
 def test_an_existing_name_is_not_overwritten(

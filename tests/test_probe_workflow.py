@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from nuclr_cli.workflows.presets import for_modalities, preset_settings
 from nuclr_cli.workflows.probe import probe
 from nuclr_cli.workflows.probe_record import ProbeConfig, ProbeRecord
 from nuclr_cli.workflows.probe_report import replacing_folder
-from nuclr_cli.workflows.reporting import SilentReporter
+from nuclr_cli.workflows.reporting import Progress, SilentReporter
 from nuclr_cli.workflows.runs import Run, RunSession, create_run
 
 SUBJECTS = ("s0", "s1", "s2", "s3")
@@ -36,6 +37,11 @@ class Listener(SilentReporter):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.warnings: list[str] = []
+        self.tasks: dict[str, float | None] = {}
+
+    def progress(self, title: str, total: float | None, unit: str) -> AbstractContextManager[Progress]:
+        self.tasks[title] = total
+        return super().progress(title, total, unit)
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -285,6 +291,7 @@ def test_embeddings_without_their_run_are_probed_and_the_gaps_are_named(place, t
     assert [method.name for method in record.methods] == ["nuclr", "majority", "chance"]
     assert "Not compared with: rate + ISI" in record.verdict
     assert sum("Baseline missing" in text for text in listener.warnings) == 3
+    assert "baselines" not in listener.tasks  # nothing to wait for
     record = place.probe(embeddings=path, runs=tmp_path / "nowhere", data=place.run.data)
     assert [one.name for one in record.missing_baselines] == ["untrained"]
 
@@ -380,7 +387,7 @@ def test_classes_may_be_chosen(place, tmp_path):
     assert "--classes excitatory,inhibitory" in caught.value.fix
     record = there.probe("type3", classes=("excitatory", "inhibitory"))
     assert record.classes == ("excitatory", "inhibitory")
-    assert any("1 units of rare" in note for note in record.notes)
+    assert any("1 unit of rare" in note for note in record.notes)
     with pytest.raises(InputError, match="type3 = bogus"):
         there.probe("type3", classes=("excitatory", "bogus"))
 

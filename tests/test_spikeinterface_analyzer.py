@@ -334,12 +334,6 @@ def test_kilosort_output_in_a_sorter_folder_loses_no_cluster(
     assert "cluster_group.tsv" in {path.name for path in SpikeInterfaceReader().sources(source)}
 
 
-@pytest.mark.parametrize("trust", [False, True])
-def test_a_failed_run_says_why(samples: Path, trust: bool) -> None:
-    with pytest.raises(ReaderError, match=r"sorter 'simple' failed: ModuleNotFoundError.*hdbscan"):
-        read(samples / "sorter_failed", ReadOptions(trust=trust))
-
-
 def test_a_sorter_folder_that_only_spikeinterface_can_read_asks_for_trust(
     samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

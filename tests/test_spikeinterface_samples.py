@@ -74,21 +74,6 @@ def test_phy_spike_trains_equal_those_of_spikeinterface(samples: Path, name: str
     assert_like_oracle(read(samples / name), extractors.read_phy(samples / name))
 
 
-def test_every_layout_gives_the_same_spikes_and_labels(samples: Path) -> None:
-    first, *others = [read(samples / name) for name in SAME_SORTING]
-    assert first.n_units == 8
-    assert len(spikes_of(first).times) == 4289
-    for other in others:
-        np.testing.assert_array_equal(spikes_of(other).times, spikes_of(first).times)
-        np.testing.assert_array_equal(spikes_of(other).unit_index, spikes_of(first).unit_index)
-        np.testing.assert_array_equal(other.intervals, first.intervals)
-        for name, column in other.units.items():
-            np.testing.assert_array_equal(column, first.units[name], err_msg=name)
-    # What the layouts cannot hold: .npz has no properties, zarr no object columns.
-    assert set(others[2].units) == {"id"}
-    assert set(first.units) - set(others[1].units) == {"cell_type_obj"}
-
-
 def test_every_property_becomes_a_column(samples: Path) -> None:
     units = read(samples / "numpy_folder").units
     assert units["cell_type_obj"].tolist() == ["exc", "PV", "exc", "SST", "exc", "", "exc", "exc"]
@@ -130,20 +115,6 @@ def test_keep_chooses_by_label(samples: Path) -> None:
         read(samples / "numpy_folder", ReadOptions(keep=("excellent",)))
     with pytest.raises(ReaderError, match="no curation labels"):
         read(samples / "sorting.npz", ReadOptions(keep=("good",)))
-
-
-def test_curated_phy_folder_loses_no_unit(samples: Path) -> None:
-    population = read(samples / "kilosort4_phy_curated")
-    assert population.units["id"].tolist() == ["0", "1", "2", "5", "6", "7", "10"]
-    assert len(spikes_of(population).times) == 2435
-    assert population.units["group"].tolist() == ["good", "", "noise", "", "", "", "good"]
-    assert population.units["KSLabel"].tolist() == ["good", "good", "good", "good", "mua", "mua", ""]
-    assert population.units["quality"].tolist() == ["good", "good", "noise", "good", "mua", "mua", "good"]
-    assert np.isnan(population.units["Amplitude"][-1])
-    assert any("4 clusters" in note and "3, 4, 8, 9" in note for note in population.notes)
-    uncurated = trains(read(samples / "kilosort4_like"))
-    merged = np.sort(np.concatenate([uncurated["3"], uncurated["4"]]))
-    np.testing.assert_array_equal(trains(population)["10"], merged)
 
 
 def test_curated_phy_folder_without_noise(samples: Path) -> None:

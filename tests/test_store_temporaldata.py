@@ -1,5 +1,6 @@
 """temporaldata and torch_brain open our files unchanged, and we open theirs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -12,10 +13,13 @@ from torch_brain.datasets import Dataset, SpikingDatasetMixin
 from torch_brain.samplers import RandomFixedWindowSampler
 from torch_brain.transforms import BinSpikes
 
-from nuclr_cli.api import CalciumTraces, Population, Spikes
+from nuclr_cli.api import CalciumTraces, Population, Spikes, hdf5_damage
+from nuclr_cli.data.resample import resample_traces
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import Session, SourceRecord, SpikeTrain, verify, write_population
+from nuclr_cli.data.tokens import CalciumTokens
 from nuclr_cli.errors import InputError
+from nuclr_cli.workflows.preprocess import PreprocessConfig, preprocess
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples" / "td"
 SOURCE = SourceRecord("sorting", "phy", "phy folder")
@@ -274,7 +278,9 @@ def test_filler_frames_of_a_gappy_regular_series_do_not_count(tmp_path):
                 del group[name]
                 group[name] = np.array(values)
     (session,) = open_sessions(tmp_path)
-    kept = np.delete(session.calcium.values, slice(100, 120), axis=0)
+    with h5py.File(tmp_path / "a.h5") as file:
+        kept = np.delete(file["calcium_traces/df_over_f"][()], slice(100, 120), axis=0)
+    assert np.array_equal(session.calcium.values, kept)
     assert session.calcium_scale == pytest.approx(np.percentile(kept, 99.0))
 
 
@@ -328,3 +334,290 @@ def test_values_of_other_files_are_not_followed(tmp_path: Path) -> None:
         )
     with pytest.raises(InputError, match="takes its values from other files"):
         open_sessions(path)
+
+
+def copied(name: str, path: Path) -> Path:
+    path.write_bytes((SAMPLES / name).read_bytes())
+    return path
+
+
+def put(file: h5py.File, name: str, values: list[float]) -> None:
+    """Other values where a dataset was."""
+    del file[name]
+    file[name] = np.array(values)
+
+
+def set_domains(path: Path, root: list[list[float]], own: list[list[float]], series: str = "spikes") -> None:
+    """Intervals of the root, and of the series."""
+    with h5py.File(path, "r+") as file:
+        for place, edges in (("domain", root), (f"{series}/domain", own)):
+            for column, name in enumerate(("start", "end")):
+                put(file, f"{place}/{name}", [pair[column] for pair in edges])
+
+
+def preprocessed(path: Path, out: Path) -> list[Session]:
+    preprocess(PreprocessConfig(sources=(path,), out=out))
+    return open_sessions(out)
+
+
+@pytest.mark.parametrize(
+    "place", ["units", "units/id", "spikes/unit_index", "domain", "domain/start", "session"]
+)
+@pytest.mark.parametrize("is_external", [True, False])
+def test_links_are_not_followed_in_place(tmp_path: Path, place: str, is_external: bool) -> None:
+    """Another file, or another part of the file, could change without anyone's notice."""
+    other = copied("spikes_temporaldata.h5", tmp_path / "other.hdf5")
+    path = copied("spikes_temporaldata.h5", tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file.move(place, "moved")
+        file[place] = h5py.ExternalLink(other.name, f"/{place}") if is_external else h5py.SoftLink("/moved")
+    target = f"other.hdf5:/{place}" if is_external else "/moved"
+    with pytest.raises(InputError, match=f"a.h5: '{place}' is a link to {target}, which is not followed"):
+        open_sessions(path)
+
+
+def test_a_domain_longer_than_that_of_the_spikes_is_no_silence(tmp_path: Path) -> None:
+    path = copied("spikes_temporaldata.h5", tmp_path / "a.h5")
+    set_domains(path, root=[[-10.0, 31.0], [31.0, 90.0]], own=[[0.0, 30.0], [35.0, 35.0], [35.0, 60.0]])
+    (session,) = open_sessions(path)
+    assert session.intervals.tolist() == [[0.0, 30.0], [35.0, 60.0]]
+    (made,) = preprocessed(path, tmp_path / "out")
+    assert np.array_equal(session.intervals, made.intervals)
+    assert np.array_equal(session.spikes.times, made.spikes.times)
+
+
+def test_intervals_out_of_order_touching_or_without_length_are_levelled(tmp_path: Path) -> None:
+    path = copied("spikes_temporaldata.h5", tmp_path / "a.h5")
+    edges = [[35.0, 60.0], [0.0, 20.0], [20.0, 30.0], [32.0, 32.0]]
+    set_domains(path, root=edges, own=edges)
+    (session,) = open_sessions(path)
+    assert session.intervals.tolist() == [[0.0, 30.0], [35.0, 60.0]]
+    (made,) = preprocessed(path, tmp_path / "out")
+    assert np.array_equal(session.intervals, made.intervals)
+
+
+@pytest.mark.parametrize(
+    ("root", "message"),
+    [
+        ([[70.0, 90.0]], "'domain' and 'spikes/domain' are never valid together"),
+        ([[0.0, np.nan]], "1 of 1 intervals of 'domain' are NaN or infinite"),
+        ([[30.0, 0.0]], "1 of 1 intervals of 'domain' end before they start"),
+        ([[0.0, 30.0], [20.0, 60.0]], "1 of 2 intervals of 'domain' overlap"),
+    ],
+)
+def test_broken_domains_are_refused_in_place(tmp_path: Path, root: list[list[float]], message: str) -> None:
+    path = copied("spikes_temporaldata.h5", tmp_path / "a.h5")
+    set_domains(path, root, [[0.0, 60.0]])
+    with pytest.raises(InputError, match=message):
+        open_sessions(path)
+
+
+def test_a_file_whose_domain_ends_before_its_spikes_is_sent_to_preprocess(tmp_path: Path) -> None:
+    """As the pipeline of the IBL cuts the end of a session off."""
+    path = copied("spikes_temporaldata.h5", tmp_path / "a.h5")
+    set_domains(path, root=[[0.0, 30.0]], own=[[0.0, 60.0]])
+    with pytest.raises(InputError, match="spikes lie outside the recording, 0 to 30 s") as caught:
+        open_sessions(path)
+    assert f"nuclr preprocess {path}" in caught.value.fix
+    (made,) = preprocessed(path, tmp_path / "out")
+    assert made.intervals.tolist() == [[0.0, 30.0]]
+    assert made.spikes.times[-1] <= 30.0
+
+
+def test_a_file_with_spikes_and_calcium_says_which_is_used(tmp_path: Path) -> None:
+    path = copied("spikes_temporaldata.h5", tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file, h5py.File(SAMPLES / "calcium_temporaldata.h5") as other:
+        for name in ("calcium_traces", "rois"):
+            other.copy(name, file)
+    (session,) = open_sessions(path)
+    assert session.modality == "spikes"
+    (warning,) = (text for text in session.warnings if "calcium" in text)
+    assert warning.startswith("The file holds spikes and calcium traces; only its spikes are used.")
+    made = preprocessed(path, tmp_path / "out")
+    assert [(one.modality, one.key.population) for one in made] == [
+        ("calcium", "calcium_traces"),
+        ("spikes", "spikes"),
+    ]
+
+
+def test_filler_frames_in_place_are_what_preprocess_leaves_out(tmp_path: Path) -> None:
+    """Intervals end with their last frame (24.9 s), or where the filler begins (12.5 s)."""
+    path = copied("calcium_temporaldata.h5", tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file["calcium_traces/df_over_f"][100:120] = np.nan
+        file["calcium_traces/df_over_f"][225:240] = np.nan
+    edges = [[2.5, 12.5], [14.5, 24.9], [26.5, 32.5]]
+    set_domains(path, edges, edges, "calcium_traces")
+    (session,) = open_sessions(path)
+    (made,) = preprocessed(path, tmp_path / "out")
+    assert np.array_equal(session.intervals, made.intervals)
+    assert session.calcium_scale == made.calcium_scale
+    assert len(made.calcium.timestamps) == 300 - 35
+    assert np.array_equal(session.calcium.values, made.calcium.values)
+    assert np.allclose(session.calcium.timestamps, made.calcium.timestamps, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rate_hz", [3.0, 4.0, 10.0])
+def test_no_window_of_a_file_used_in_place_reaches_into_filler_frames(tmp_path: Path, rate_hz: float) -> None:
+    """Below the model's sampling rate the end of a window is interpolated towards the next frame."""
+    path, tokens = tmp_path / "a.h5", CalciumTokens()
+    n, gap = int(80 * rate_hz), slice(int(35 * rate_hz), int(40 * rate_hz))
+    frames = np.random.default_rng(0).random((n, 3), dtype=np.float32)
+    frames[gap] = np.nan
+    with h5py.File(path, "w") as file:
+        file.attrs["object"] = "Data"
+        file["rois/id"] = np.array([b"a", b"b", b"c"])
+        file["calcium_traces/df_over_f"] = frames
+        file["calcium_traces"].attrs.update(object="RegularTimeSeries", sampling_rate=rate_hz)
+        for domain in ("domain", "calcium_traces/domain"):
+            file[f"{domain}/start"] = [0.0, gap.stop / rate_hz]
+            file[f"{domain}/end"] = [gap.start / rate_hz, n / rate_hz]
+    (session,) = open_sessions(path)
+    for begin, end in session.intervals.tolist():
+        last = end - tokens.window_s
+        for start in (begin, last, *np.random.default_rng(1).uniform(last - 1.0, last, 50)):
+            assert np.isfinite(resample_traces(session.calcium, start, tokens)).all()
+
+
+def test_our_own_traces_stay_mapped(tmp_path: Path) -> None:
+    (made,) = preprocessed(copied("calcium_temporaldata.h5", tmp_path / "a.h5"), tmp_path / "out")
+    assert not made.calcium.values.flags.owndata
+    assert not made.calcium.values.flags.writeable
+
+
+def test_filler_frames_inside_the_domain_are_refused_in_place_and_by_preprocess(tmp_path: Path) -> None:
+    path = copied("calcium_temporaldata.h5", tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file["calcium_traces/df_over_f"][100:120] = np.nan
+    with pytest.raises(InputError, match="NaN or infinite samples"):
+        open_sessions(path)
+    with pytest.raises(InputError, match="NaN or infinite samples"):
+        preprocessed(path, tmp_path / "out")
+
+
+def test_frames_without_filler_in_the_gaps_are_refused_in_place(tmp_path: Path) -> None:
+    path = copied("calcium_temporaldata.h5", tmp_path / "a.h5")
+    edges = [[2.5, 12.5], [52.5, 72.5]]
+    set_domains(path, edges, edges, "calcium_traces")
+    with pytest.raises(
+        InputError, match="300 frames for a domain with gaps that spans 700: when each was taken"
+    ):
+        open_sessions(path)
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "times", "message"),
+    [
+        (0.0, None, "a sampling rate of 0 Hz"),
+        (-5.0, None, "a sampling rate of -5 Hz"),
+        (None, np.zeros(300), "frame"),
+        (None, np.arange(20.0), "300 frames but timestamps of shape"),
+    ],
+)
+def test_impossible_frame_times_are_refused_in_place(tmp_path: Path, rate_hz, times, message: str) -> None:
+    path = copied("calcium_temporaldata.h5", tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        group = file["calcium_traces"]
+        del group.attrs["sampling_rate"]
+        if rate_hz is not None:
+            group.attrs["sampling_rate"] = rate_hz
+        if times is not None:
+            group["timestamps"] = times
+    with pytest.raises(InputError, match=message):
+        open_sessions(path)
+
+
+def test_a_column_that_no_table_can_hold_is_left_out(tmp_path: Path) -> None:
+    path = copied("spikes_temporaldata.h5", tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file["units"].create_dataset("ragged", (20,), h5py.vlen_dtype(np.float64))
+    (session,) = open_sessions(path)
+    assert "ragged" not in session.columns
+    assert any("left out: ragged" in warning for warning in session.warnings)
+
+
+def test_a_promise_of_terabytes_is_not_believed_in_place(tmp_path: Path) -> None:
+    path = copied("spikes_temporaldata.h5", tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file["units"].create_dataset("depths", (1 << 40,), "f8")
+    with pytest.raises(
+        InputError, match="'/units/depths' promises 8796093022208 bytes but 0 are in the file"
+    ):
+        open_sessions(path)
+
+
+@pytest.mark.parametrize("length", [0, 1 << 63, (1 << 64) - 16])
+def test_damaged_texts_end_in_a_sentence_in_place(tmp_path: Path, nuclr, length: int) -> None:
+    """HDF5 never returns from such a file, so this runs in a process that can be ended."""
+    data = bytearray((SAMPLES / "spikes_temporaldata.h5").read_bytes())
+    heap = data.index(b"GCOL")
+    data[heap + 24 : heap + 32] = length.to_bytes(8, "little")  # of its first text
+    path = tmp_path / "a.h5"
+    path.write_bytes(data)
+    done = nuclr("info", path, timeout=60)
+    assert done.code == 3
+    assert f"is damaged: the texts at byte {heap} do not follow one another" in done.err
+
+
+def _promised(data: bytes, length: int, n: int) -> bytes:
+    """The bytes of a file with the `n`-th text in it, counted from 1, said to be longer."""
+    place = data.index(data.index(b"GCOL").to_bytes(8, "little") + n.to_bytes(4, "little"))
+    return data[: place - 4] + length.to_bytes(4, "little") + data[place:]
+
+
+@pytest.mark.parametrize("length", [7, 1 << 30, 0xFF000004])
+def test_a_text_said_to_be_longer_than_it_is_is_not_read(tmp_path: Path, length: int) -> None:
+    """HDF5 would ask for as much memory, whatever is stored."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for n, name in enumerate(("one", "two")):
+            file.attrs[name] = "text"[: 4 - n]
+        file["texts"] = np.array(["a", "bc"], dtype=h5py.string_dtype())
+    data = path.read_bytes()
+    with h5py.File(path) as file:
+        assert hdf5_damage.is_plain(file.attrs.get_id("one"))
+        assert hdf5_damage.is_plain(file["texts"].id)
+    path.write_bytes(_promised(data, length, 1))
+    with h5py.File(path) as file:
+        assert not hdf5_damage.is_plain(file.attrs.get_id("one"))
+        assert hdf5_damage.is_plain(file.attrs.get_id("two"))
+    path.write_bytes(_promised(data, length, 3))
+    with h5py.File(path) as file:
+        assert not hdf5_damage.is_plain(file["texts"].id)
+
+
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+@pytest.mark.parametrize("userblock", [0, 1024])
+def test_arrays_of_numbers_are_not_searched_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, userblock: int
+) -> None:
+    path, numbers = tmp_path / "a.h5", np.arange(100_000.0)
+    heap = b"GCOL\x01".ljust(40, b"\0")  # damaged, were it one
+    with h5py.File(path, "w", libver=version, userblock_size=userblock) as file:
+        file["whole"] = numbers
+        file.create_dataset("chunked", data=numbers, chunks=(20_000,), compression="gzip")
+        file["like a heap"] = np.frombuffer(heap + bytes(1 << 17), np.uint8)
+        file["text"] = "a"
+    begins = []
+    search = hdf5_damage.damaged_heap
+
+    def spy(path: Path, within: int | None = None, skip: Sequence[tuple[int, int]] = ()) -> int | None:
+        begins.append(sum(end - begin for begin, end in skip))
+        return search(path, within, skip)
+
+    monkeypatch.setattr(hdf5_damage, "damaged_heap", spy)
+    for _ in range(2):
+        with h5py.File(path) as file:
+            assert hdf5_damage.damaged_texts(path, file) is None
+            stored = sum(file[name].id.get_storage_size() for name in ("whole", "chunked", "like a heap"))
+    assert begins == [stored]
+
+
+def test_an_attribute_of_a_damaged_type_does_not_crash(tmp_path: Path, nuclr) -> None:
+    """HDF5 crashes when it reads this one: text that is said to be a sequence of variable length."""
+    text, sequence = bytes.fromhex("1901010010000000"), bytes.fromhex("1900010010000000")
+    path = tmp_path / "a.h5"
+    path.write_bytes((SAMPLES / "spikes_temporaldata.h5").read_bytes().replace(text, sequence))
+    done = nuclr("info", path, timeout=60)
+    assert done.code == 3
+    assert "its root has no attribute object = 'Data'" in done.err

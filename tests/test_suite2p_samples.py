@@ -1,4 +1,4 @@
-"""The reader on files of Suite2p 1.1.0 and 0.14.5 with planted cells, and on a real recording."""
+"""The reader on files of Suite2p 1.1.0 and 0.14.5."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from nuclr_cli.api import CalciumTraces, MissingPackageError, Population, ReaderError, ReadOptions
 from nuclr_cli.data.check import check_population
-from nuclr_cli.data.store import Session
 from nuclr_suite2p import Suite2pReader
 
 TWO_PLANES = ("v110_2plane_2chan", "v0145_2plane_2chan")
@@ -63,43 +61,6 @@ def edit(path: Path, **changes: Any) -> None:
     np.save(path, np.array(content, dtype=object))
 
 
-def planted(population: Population, positions: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Planted cell that each unit is; registration may have moved the whole picture by some pixels."""
-    here = np.stack([population.units["y"], population.units["x"]], axis=1)
-    match: NDArray[np.int64] = np.linalg.norm(here[:, None] - positions[None], axis=2).argmin(axis=1)
-    shifts = here - positions[match]
-    assert np.abs(shifts - np.median(shifts, axis=0)).max() < 4
-    assert len(set(match.tolist())) == len(match)
-    return match
-
-
-def test_planted_cells_come_back_with_their_traces(samples: Path) -> None:
-    population = read(samples / "v110_1plane")
-    with np.load(samples / "truth1.npz") as truth:
-        positions, dff = truth["pos"], truth["dff"]
-    assert population.n_units == 30
-    match = planted(population, positions)
-    values = calcium_of(population).values
-    assert values.dtype == np.float32
-    correlation = [np.corrcoef(values[:, unit], dff[match[unit]])[0, 1] for unit in range(30)]
-    assert np.median(correlation) > 0.998
-    assert min(correlation) > 0.95
-
-
-@pytest.mark.parametrize("name", TWO_PLANES)
-def test_the_four_red_cells_of_each_plane_get_the_label(samples: Path, name: str) -> None:
-    """The first four of those planted in each plane; 1.1.0 itself marks every ROI as red."""
-    with np.load(samples / "truth2.npz") as truth:
-        positions = truth["pos"]
-    for k in (0, 1):
-        population = read(samples / name / "suite2p" / f"plane{k}", red_label="PV")
-        labels = population.units["cell_type"]
-        assert set(labels.tolist()) == {"PV", ""}
-        assert sorted(planted(population, positions[k])[labels == "PV"].tolist()) == [0, 1, 2, 3]
-    population = read(samples / name, red_label="PV")
-    assert any("8 of 22 units are red" in note for note in population.notes)
-
-
 def test_releases_agree_on_the_same_movie(samples: Path) -> None:
     new, old = (read(samples / name) for name in TWO_PLANES)
     assert new.units["id"].tolist() == old.units["id"].tolist()
@@ -107,18 +68,6 @@ def test_releases_agree_on_the_same_movie(samples: Path) -> None:
         assert np.corrcoef(ours, theirs)[0, 1] > 0.98
     assert new.provenance["versions"]["suite2p_files"] == "1.1.0"
     assert old.provenance["versions"]["suite2p_files"] == "0.14.5"
-
-
-@pytest.mark.parametrize("name", TWO_PLANES)
-def test_planes_form_one_population_with_offsets(samples: Path, name: str) -> None:
-    population = read(samples / name)
-    calcium = calcium_of(population)
-    assert population.units["id"].tolist() == [f"plane{k}_{roi}" for k in (0, 1) for roi in range(11)]
-    np.testing.assert_allclose(calcium.time_offset, np.repeat([0.0, 0.1], 11))
-    assert calcium.sampling_rate_hz == 5.0
-    np.testing.assert_allclose(calcium.timestamps, np.arange(500) / 5)
-    np.testing.assert_allclose(population.intervals, [[0, 100]])
-    assert (population.subject, population.subject_assumed) == (name, True)
 
 
 @pytest.mark.parametrize("name", TWO_PLANES)
@@ -340,25 +289,3 @@ def test_a_rate_that_is_said_overrides_the_settings_aloud(samples: Path) -> None
     assert calcium_of(population).sampling_rate_hz == 15
     assert any("settings say 10 Hz; --fs 15 Hz" in warning for warning in population.warnings)
     assert read(samples / "v110_1plane", fs_hz=10.0).warnings == ()
-
-
-def test_a_real_recording_through_the_command_line(
-    shared: Path, tmp_path: Path, nuclr: Callable[..., Any]
-) -> None:
-    source = shared / "data" / "suite2p_real"
-    failed = nuclr("preprocess", source, "-o", tmp_path / "data")
-    assert failed.code == 3
-    assert "--fs HZ" in failed.err
-    done = nuclr("preprocess", source, "--fs", 30, "--subject", "m1", "-o", tmp_path / "data")
-    assert done.code == 0, done.err
-    (file,) = (tmp_path / "data").glob("*.h5")
-    stored = Session(file)
-    (direct,) = Suite2pReader().read(source, ReadOptions(fs_hz=30.0))
-    assert direct.n_units == 20
-    iscell = np.load(source / "plane0" / "iscell.npy")
-    assert direct.units["roi"].tolist() == np.flatnonzero(iscell[:, 0]).tolist()
-    assert stored.key.subject == "m1"
-    np.testing.assert_array_equal(np.asarray(stored.calcium.values), calcium_of(direct).values)
-    again = nuclr("preprocess", source, "--fs", 30, "--subject", "m1", "-o", tmp_path / "data", "--json")
-    assert again.code == 0
-    assert [item["status"] for item in again.json["sources"]] == ["skipped"]

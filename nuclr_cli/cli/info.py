@@ -10,6 +10,7 @@ import typer
 from nuclr_cli.cli.console import Console
 from nuclr_cli.cli.options import command
 from nuclr_cli.errors import InputError
+from nuclr_cli.wording import counted
 
 if TYPE_CHECKING:
     from nuclr_cli.workflows.info import InfoRecord, SessionSummary
@@ -40,7 +41,18 @@ def register(app: typer.Typer) -> None:
 
         record = run(InfoConfig(data, verify, plot), console)
         console.result(record, lambda: _render(console, record))
+        for file in record.unusable:
+            console.warn(file.what)
         damaged = record.damaged
+        if record.unusable:
+            fixes = dict.fromkeys(file.fix for file in record.unusable if file.fix)
+            listed = "".join(f"\n  {file.file}" for file in record.unusable)
+            listed += "".join(f"\n  {s.file}: {', '.join(s.damaged or ())}" for s in damaged)
+            n_files = len(record.unusable) + len(record.sessions)
+            raise InputError(
+                f"{len(record.unusable) + len(damaged)} of {n_files} files cannot be used:{listed}",
+                "\n".join(list(fixes)[:3]),
+            )
         if damaged:
             listed = "".join(f"\n  {s.file}: {', '.join(s.damaged or ())}" for s in damaged)
             raise InputError(
@@ -48,9 +60,10 @@ def register(app: typer.Typer) -> None:
                 "Copy them again, or make them anew with nuclr preprocess SOURCE --overwrite",
             )
         if verify:
-            console.done(f"{len(record.sessions)} files match their checksums")
+            match = counted(len(record.sessions), "file matches its checksums", "files match their checksums")
+            console.done(match)
         if record.plots:
-            console.done(f"{len(record.plots)} plots in {plot}")
+            console.done(f"{counted(len(record.plots), 'plot')} in {plot}")
 
 
 def labels_text(session: SessionSummary) -> str:
@@ -94,6 +107,7 @@ def _render(console: Console, record: InfoRecord) -> None:
     columns = ["subject", "session", "modality", "units", "minutes", "rate", "gaps", "labels", "warnings"]
     console.table("", columns, rows, right=(3, 4))
     console.print(
-        f"{record.n_subjects} subjects, {len(record.sessions)} sessions, {record.n_units} units, "
+        f"{counted(record.n_subjects, 'subject')}, {counted(len(record.sessions), 'session')}, "
+        f"{counted(record.n_units, 'unit')}, "
         f"{record.minutes:.1f} minutes"
     )

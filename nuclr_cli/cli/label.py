@@ -10,6 +10,7 @@ import typer
 from nuclr_cli.cli.console import Console
 from nuclr_cli.cli.info import labels_text
 from nuclr_cli.cli.options import command
+from nuclr_cli.wording import counted
 
 if TYPE_CHECKING:
     from nuclr_cli.workflows.label import LabelRecord
@@ -63,8 +64,8 @@ def register(app: typer.Typer) -> None:
         record = run(config, console)
         console.result(record, lambda: _render(console, record))
         console.done(
-            f"{record.count('written')} session files changed, {record.count('unchanged')} unchanged "
-            f"in {data}"
+            f"{counted(record.count('written'), 'session file')} changed, "
+            f"{record.count('unchanged')} unchanged in {data}"
         )
         if record.count("written"):
             console.next_step("nuclr embed")
@@ -97,7 +98,8 @@ def _render(console: Console, record: LabelRecord) -> None:
     rows = []
     for item in record.sessions:
         actions = "\n".join(
-            f"{action.file or action.what}: {', '.join(action.columns)}, {action.changed} units changed"
+            f"{action.file or action.what}: {', '.join(action.columns)}, "
+            f"{counted(action.changed, 'unit')} changed"
             for action in item.actions
         )
         name = item.session.session

@@ -10,6 +10,7 @@ import typer
 from nuclr_cli.cli.console import Console
 from nuclr_cli.cli.info import labels_text
 from nuclr_cli.cli.options import command
+from nuclr_cli.wording import counted
 
 if TYPE_CHECKING:
     from nuclr_cli.workflows.preprocess import PreprocessRecord
@@ -160,8 +161,9 @@ def register(app: typer.Typer) -> None:
             raise
         console.result(record, lambda: _render(console, record))
         console.done(
-            f"{record.count('written')} sources written, {record.count('skipped')} unchanged: "
-            f"{len(record.sessions)} populations, {record.n_units} units in {record.out}"
+            f"{counted(record.count('written'), 'source')} written, {record.count('skipped')} unchanged: "
+            f"{counted(len(record.sessions), 'population')}, {counted(record.n_units, 'unit')} "
+            f"in {record.out}"
         )
         console.next_step(
             f"nuclr pretrain {record.out}" if record.out != Path("nuclr-data") else "nuclr pretrain"

@@ -9,6 +9,7 @@ import typer
 
 from nuclr_cli.cli.console import Console
 from nuclr_cli.cli.options import ConfigFile, Seed, Settings, command
+from nuclr_cli.wording import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -75,13 +76,18 @@ def pretrain(
             ("run", str(record.run)),
             ("preset", f"{record.preset}, {record.parameters / 1e6:.2f} M parameters"),
             ("device", record.device),
-            ("sessions", f"{record.sessions} ({record.units} units, {len(record.subjects)} subjects)"),
+            (
+                "sessions",
+                f"{record.sessions} ({counted(record.units, 'unit')}, "
+                f"{counted(len(record.subjects), 'subject')})",
+            ),
             ("held out", ", ".join(record.held_out_subjects) or "nobody"),
             ("steps", f"{steps} in {record.seconds:.0f} s"),
             ("windows", f"{record.windows} drawn, {record.windows_dropped} without two large enough views"),
         ]
-        if record.first_loss is not None and record.last_loss is not None:
-            rows.append(("loss", f"{record.first_loss:.3f} -> {record.last_loss:.3f}"))
+        # Not every step is logged: the first loss is not that of the first step.
+        logged = {record.first_loss_step: record.first_loss, record.last_loss_step: record.last_loss}
+        rows += [(f"loss at step {step}", f"{loss:.3f}") for step, loss in logged.items() if loss is not None]
         if record.rankme is not None:
             rows.append(("RankMe", f"{record.rankme:.1f}"))
         console.table("", ("", ""), rows)

@@ -9,6 +9,7 @@ import typer
 
 from nuclr_cli.cli.console import Console
 from nuclr_cli.cli.options import Seed, command
+from nuclr_cli.wording import counted
 
 if TYPE_CHECKING:
     from nuclr_cli.evaluation.records import Score
@@ -109,7 +110,7 @@ def show(console: Console, record: ProbeRecord) -> None:
     ]
     rows += [(missing.title, "missing", "", "") for missing in record.missing_baselines]
     console.table(
-        f"{record.label}: {record.n_tested} units, {len(record.classes)} classes",
+        f"{record.label}: {counted(record.n_tested, 'unit')}, {len(record.classes)} classes",
         ("method", "macro F1 [95%]", "balanced acc.", "NuCLR minus it [95%]"),
         rows,
         right=(1, 2, 3),

@@ -73,8 +73,11 @@ class _Check:
 
     def error(self, what: str, fix: str) -> InputError:
         pop = self.pop
+        # Readers say what they read. Populations out of a nuclr file do not: `Session.check` names that file.
+        source = pop.provenance.get("path")
+        begin = f"{source}: subject" if isinstance(source, str) else "Subject"
         return InputError(
-            f"Subject {pop.subject!r}, session {pop.session!r}, population {pop.population!r}: {what}.", fix
+            f"{begin} {pop.subject!r}, session {pop.session!r}, population {pop.population!r}: {what}.", fix
         )
 
     def names(self, rows: Sequence[int] | NDArray[Any]) -> str:

@@ -56,7 +56,8 @@ def map_calcium(path: Path, contents: Contents) -> CalciumTraces:
     else:
         times = contents.regular_start_s + np.arange(len(values)) / rate
     if np.isnan(rate) and len(times) > 1:
-        rate = 1.0 / float(np.median(np.diff(times)))
+        step_s = float(np.median(np.diff(times)))
+        rate = 1.0 / step_s if step_s > 0 else rate  # `check` refuses times that do not increase
     offsets = contents.columns.get("time_offset")
     if offsets is None or offsets.dtype.kind not in "iuf" or offsets.ndim != 1:
         offsets = np.zeros(len(contents.columns["id"]))

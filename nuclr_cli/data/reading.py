@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.api import Modality
-from nuclr_cli.data import layout
+from nuclr_cli.api import Modality, hdf5_damage
+from nuclr_cli.data import foreign, layout
+from nuclr_cli.data.hdf5 import (
+    edges_of,
+    member,
+    number_attribute,
+    refuse,
+    require_sound_texts,
+    require_stored,
+    text_attribute,
+    values,
+)
 from nuclr_cli.data.meta import SCHEMA_VERSION, StoredMeta
 from nuclr_cli.errors import InputError
 
@@ -51,7 +60,6 @@ class Contents:
         meta: What nuclr stored; defaults for files of other writers.
         arrays: ``times`` and ``unit_index``, or ``values`` and, unless regular, ``times``.
         regular_start_s: Time of the first frame of a regular series, else NaN.
-        frames_domain: (K, 2) intervals in which frames of a calcium file are valid.
         sampling_rate_hz: Frame rate, NaN for spikes or where it has to be taken from the frame times.
         stamp: `file_stamp` of the file these facts were read from.
     """
@@ -68,7 +76,6 @@ class Contents:
     arrays: Mapping[str, Extent]
     stamp: tuple[int, int]
     regular_start_s: float = float("nan")
-    frames_domain: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
     sampling_rate_hz: float = float("nan")
 
 
@@ -121,11 +128,16 @@ def read_contents(path: Path) -> Contents:
         meta = _meta(path, file)
         calcium = "spikes" not in file
         units = _units_group(path, file, calcium)
-        columns = _columns(units, meta)
+        columns, left_out = _columns(path, units, meta)
+        if left_out:
+            told = (
+                f"Columns of {units.name[1:]!r} that no table can hold were left out: {', '.join(left_out)}."
+            )
+            meta = replace(meta, warnings=(*meta.warnings, told))
         if "id" not in columns:
-            _refuse(path, f"its group {units.name!r} has no dataset 'id'")
-        series = file["calcium_traces" if calcium else "spikes"]
-        intervals = _intervals(path, file, series)
+            refuse(path, f"its group {units.name!r} has no dataset 'id'")
+        series = member(path, file, "calcium_traces" if calcium else "spikes")
+        intervals = _intervals(path, file, series, meta)
         common: dict[str, Any] = {
             "subject": meta.subject,
             "session": meta.session,
@@ -139,12 +151,13 @@ def read_contents(path: Path) -> Contents:
             "stamp": file_stamp(path),
         }
         if not calcium:
-            for name in ("timestamps", "unit_index"):
-                if name not in series:
-                    _refuse(path, f"its group 'spikes' has no dataset {name!r}")
+            found = {name: member(path, series, name) for name in ("timestamps", "unit_index")}
+            for name, item in found.items():
+                if item is None:
+                    refuse(path, f"its group 'spikes' has no dataset {name!r}")
             arrays = {
-                "times": _extent(path, series["timestamps"]),
-                "unit_index": _extent(path, series["unit_index"]),
+                "times": _extent(path, found["timestamps"]),
+                "unit_index": _extent(path, found["unit_index"]),
             }
             return Contents(**common, arrays=arrays)
         return _calcium_contents(path, series, common)
@@ -164,20 +177,15 @@ def read_meta(path: Path) -> StoredMeta:
 def read_whole(path: Path, name: str) -> NDArray[Any]:
     """One dataset in memory, decompressed where needed."""
     with opened(path) as file:
-        values: NDArray[Any] = file[name][()]
-        return values
+        found: NDArray[Any] = file[name][()]
+        return found
 
 
 def _extent(path: Path, dataset: h5py.Dataset) -> Extent:
     """Where `dataset` lies; mappable only when contiguous and aligned to its item size."""
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iuf":
-        _refuse(path, f"its {dataset.name!r} is no array of numbers")
-    if dataset.is_virtual or dataset.external:
-        _refuse(path, f"its {dataset.name!r} takes its values from other files")
-    if dataset.chunks and dataset.size:
-        chunks = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-        if dataset.id.get_num_chunks() < chunks:
-            _refuse(path, f"its {dataset.name!r} lacks chunks, whose values would be read as 0")
+        refuse(path, f"its {dataset.name!r} is no array of numbers")
+    require_stored(path, dataset)
     offset = None
     if dataset.chunks is None and dataset.size and dataset.file.userblock_size == 0:
         offset = dataset.id.get_offset()
@@ -187,26 +195,21 @@ def _extent(path: Path, dataset: h5py.Dataset) -> Extent:
     return Extent(dataset.name.lstrip("/"), dataset.dtype, dataset.shape, offset)
 
 
-def _refuse(path: Path, what: str) -> NoReturn:
-    raise InputError(
-        f"{path} is HDF5 but not a population file in the temporaldata layout: {what}.",
-        "Give a folder made by `nuclr preprocess` or by brainsets, and move other .h5 files out of it.",
-    )
-
-
 def _check_layout(path: Path, file: h5py.File) -> None:
-    kind = file.attrs.get("object")
-    if (kind.decode() if isinstance(kind, bytes) else kind) != "Data":
-        _refuse(path, "its root has no attribute object = 'Data'")
-    if not isinstance(file.get("spikes", file.get("calcium_traces")), h5py.Group):
-        _refuse(path, "it has neither a group 'spikes' nor a group 'calcium_traces'")
+    require_sound_texts(path, file)
+    if text_attribute(file, "object") != "Data":
+        refuse(path, "its root has no attribute object = 'Data'")
+    series = member(path, file, "spikes")
+    if not isinstance(member(path, file, "calcium_traces") if series is None else series, h5py.Group):
+        refuse(path, "it has neither a group 'spikes' nor a group 'calcium_traces'")
 
 
 def _meta(path: Path, file: h5py.File) -> StoredMeta:
-    if layout.META_DATASET not in file:
-        return _meta_of_other_writers(path, file)
-    text = bytes(file[layout.META_DATASET][0])
-    if hashlib.sha256(text).hexdigest() != file.attrs.get(layout.META_CHECKSUM):
+    stored = member(path, file, layout.META_DATASET)
+    if stored is None:
+        return foreign.meta_of(path, file)
+    text = bytes(values(path, stored)[0])
+    if hashlib.sha256(text).hexdigest() != text_attribute(file, layout.META_CHECKSUM):
         raise InputError(
             f"{path} is damaged: its metadata (dataset {layout.META_DATASET!r}) does not match its checksum.",
             "Copy it again, or make it anew with `nuclr preprocess SOURCE --overwrite`.",
@@ -222,88 +225,69 @@ def _meta(path: Path, file: h5py.File) -> StoredMeta:
 
 def _units_group(path: Path, file: h5py.File, calcium: bool) -> h5py.Group:
     for name in ("rois", "units") if calcium else ("units",):
-        if name in file:
-            return file[name]
-    _refuse(path, "it has no group " + ("'rois' (or 'units')" if calcium else "'units'"))
+        item = member(path, file, name)
+        if item is not None:
+            return item
+    refuse(path, "it has no group " + ("'rois' (or 'units')" if calcium else "'units'"))
 
 
-def _columns(units: h5py.Group, meta: StoredMeta) -> dict[str, NDArray[Any]]:
+def _columns(path: Path, units: h5py.Group, meta: StoredMeta) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The units table, and the columns that no table can hold (of other writers; nuclr writes none)."""
     described = [(column.name, column.stored, column.escaped) for column in meta.columns]
+    left_out: list[str] = []
     if not described:
-        described = [(name, name, False) for name, item in units.items() if isinstance(item, h5py.Dataset)]
+        items = {name: member(path, units, name) for name in units if isinstance(name, str)}
+        arrays = {name: item for name, item in items.items() if isinstance(item, h5py.Dataset)}
+        left_out = [name for name, item in arrays.items() if not hdf5_damage.is_plain(item.id)]
+        described = [(name, name, False) for name in arrays if name not in left_out]
     columns: dict[str, NDArray[Any]] = {}
     for name, stored, escaped in described:
-        values = units[stored][()]
-        is_text = values.dtype.kind in "SOU" or name == "id"
-        columns[name] = layout.plain_text(values, escaped) if is_text else values
-    return columns
+        found = values(path, member(path, units, stored))
+        is_text = found.dtype.kind in "SOU" or name == "id"
+        columns[name] = layout.plain_text(found, escaped) if is_text else found
+    return columns, left_out
 
 
-def _intervals(path: Path, file: h5py.File, series: h5py.Group) -> NDArray[np.float64]:
-    for group in (file.get("domain"), file.get("intervals"), series.get("domain")):
-        if isinstance(group, h5py.Group) and "start" in group and "end" in group:
-            return _edges(group)
-    _refuse(path, "it has no group 'domain' with datasets 'start' and 'end'")
+def _intervals(path: Path, file: h5py.File, series: h5py.Group, meta: StoredMeta) -> NDArray[np.float64]:
+    """When the recording is valid; in files of other writers where both root and series say so."""
 
+    def interval(group: h5py.Group, name: str) -> list[h5py.Group]:
+        part = member(path, group, name)
+        return [part] if isinstance(part, h5py.Group) and "start" in part and "end" in part else []
 
-def _edges(group: h5py.Group) -> NDArray[np.float64]:
-    edges: NDArray[np.float64] = np.stack([group["start"][()], group["end"][()]], axis=1).astype(np.float64)
-    return edges
-
-
-def _text_attribute(file: h5py.File, group: str, name: str) -> str:
-    value = file[group].attrs.get(name, "") if group in file else ""
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _meta_of_other_writers(path: Path, file: h5py.File) -> StoredMeta:
-    """What the groups say. Without an id the file's name stands in, and a note says so."""
-    ids = {role: _text_attribute(file, role, "id") for role in ("subject", "session")}
-    return StoredMeta(
-        subject=ids["subject"] or path.stem,
-        session=ids["session"] or path.stem,
-        population=_text_attribute(file, "session", "population") or "0",
-        subject_assumed=not ids["subject"],
-        notes=tuple(
-            f"The file names no {role}: its own name {path.stem!r} is taken."
-            for role, name in ids.items()
-            if not name
-        ),
-        attributes=_attributes(file),
-    )
-
-
-def _attributes(file: h5py.File) -> dict[str, str]:
-    """Attributes of the describing groups of other writers, as ``subject.species``."""
-    found = {}
-    for group in ("session", "subject", "brainset"):
-        for name in sorted(file[group].attrs) if group in file else ():
-            if name not in ("object", "absolute_start", "id"):
-                found[f"{group}.{name}"] = _text_attribute(file, group, name)
-    return found
+    parts = [*interval(file, "domain"), *interval(series, "domain")] or interval(file, "intervals")
+    if not parts:
+        refuse(path, "it has no group 'domain' with datasets 'start' and 'end'")
+    return foreign.valid_intervals(path, parts) if meta.schema is None else edges_of(path, parts[0])
 
 
 def _calcium_contents(path: Path, series: h5py.Group, common: dict[str, Any]) -> Contents:
-    if "df_over_f" not in series:
-        _refuse(path, "its group 'calcium_traces' has no dataset 'df_over_f'")
-    arrays = {"values": _extent(path, series["df_over_f"])}
-    rate, start = float(series.attrs.get("sampling_rate", np.nan)), float("nan")
-    frames_domain = common["intervals"]
+    frames = member(path, series, "df_over_f")
+    if frames is None:
+        refuse(path, "its group 'calcium_traces' has no dataset 'df_over_f'")
+    arrays = {"values": _extent(path, frames)}
+    rate, start = number_attribute(series, "sampling_rate"), float("nan")
+    own_domain = common["intervals"]
     for name in ("timestamps", "frame_times"):
-        if name in series:
-            arrays["times"] = _extent(path, series[name])
-    if "domain" in series:
-        frames_domain = _edges(series["domain"])
+        times = member(path, series, name)
+        if times is not None:
+            arrays["times"] = _extent(path, times)
+    own = member(path, series, "domain")
+    if own is not None:
+        own_domain = edges_of(path, own)
     if "times" not in arrays:
-        if np.isnan(rate) or len(frames_domain) == 0:
-            _refuse(
+        if np.isnan(rate) or len(own_domain) == 0:
+            refuse(
                 path, "its group 'calcium_traces' has neither 'timestamps' nor a sampling rate and a domain"
             )
-        start = float(frames_domain[0, 0])
+        if not 0 < rate < np.inf:
+            refuse(path, f"its group 'calcium_traces' has a sampling rate of {rate:g} Hz")
+        start = float(own_domain[0, 0])
+        if common["meta"].schema is None:
+            foreign.require_filler_frames(path, len(frames), own_domain, rate)
     return Contents(
         **common,
         arrays=arrays,
         regular_start_s=start,
-        frames_domain=frames_domain,
         sampling_rate_hz=rate,
     )

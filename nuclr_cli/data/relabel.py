@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,8 +11,8 @@ from typing import Any
 import h5py
 from numpy.typing import NDArray
 
+from nuclr_cli.api import Population
 from nuclr_cli.data import layout
-from nuclr_cli.data.atomic import TEMPORARY_SUFFIX
 from nuclr_cli.data.checksums import verify
 from nuclr_cli.data.meta import StoredMeta
 from nuclr_cli.data.reading import file_stamp, read_meta
@@ -27,11 +23,11 @@ from nuclr_cli.errors import InputError
 def copy_with_columns(
     path: Path,
     target: Path,
-    columns: Mapping[str, NDArray[Any]],
+    population: Population,
     entry: Mapping[str, Any],
     stamp: tuple[int, int],
 ) -> None:
-    """Copy a population file with another units table.
+    """Copy a population file with another units table and provenance.
 
     All else is copied as it lies, by the HDF5 library, and compared with its checksums afterwards: spikes and
     traces are the same bytes, aligned as before. The file keeps what is known about its source.
@@ -39,17 +35,17 @@ def copy_with_columns(
     Args:
         path: A file that nuclr wrote.
         target: New file.
-        columns: The whole units table, (N,) or (N, k) each; ``id`` must be the one that is there.
+        population: Has the whole units table, (N,) or (N, k) each; ``id`` must be the one that is there.
         entry: What was done, plain values; goes to the end of the file's label history.
-        stamp: `file_stamp` of the file that `columns` were made from; another one is refused.
+        stamp: `file_stamp` of the file that `population` was made from; another one is refused.
 
     Raises:
         InputError: `path` is damaged or cannot be read, or `target` cannot be written.
     """
     require_same(path, stamp)
     _require_whole(path, verify(path, ("units/", "rois/")))  # these get new checksums below
-    meta = read_meta(path)
-    units = {name: layout.storable(name, values) for name, values in columns.items()}
+    meta = replace(read_meta(path), provenance=population.provenance)
+    units = {name: layout.storable(name, values) for name, values in population.units.items()}
     try:
         with (
             h5py.File(path, "r", locking=False) as source,  # replaced whole, never changed in place
@@ -89,46 +85,6 @@ def _require_whole(path: Path, damaged: Sequence[str]) -> None:
             "left as it is.",
             "Make it anew with nuclr preprocess SOURCE --overwrite.",
         )
-
-
-def replace_all(staged: Sequence[tuple[Path, Path]]) -> None:
-    """Rename every staged file over its old one. When a rename fails, the old ones come back.
-
-    Args:
-        staged: (file, new file beside it).
-
-    Raises:
-        InputError: They could not be replaced.
-    """
-    backups: list[tuple[Path, Path]] = []
-    try:
-        for path, temporary in staged:
-            descriptor = os.open(temporary, os.O_RDWR)
-            os.fsync(descriptor)
-            os.close(descriptor)
-            shutil.copymode(path, temporary)
-            backup = beside(path, "old")
-            with contextlib.suppress(OSError):  # a file system without hard links: this one cannot come back
-                os.link(path, backup)
-                backups.append((path, backup))
-            temporary.replace(path)
-    except BaseException as error:  # an interrupt, too
-        for path, backup in backups:
-            backup.replace(path)
-        if not isinstance(error, OSError):
-            raise
-        raise InputError(
-            f"The session files could not be replaced: {error}.",
-            "Nothing was changed; check their permissions.",
-        ) from error
-    finally:
-        for _, backup in backups:
-            backup.unlink(missing_ok=True)
-
-
-def beside(path: Path, role: str) -> Path:
-    """A hidden name in the same folder that is never read as data."""
-    return path.with_name(f".{path.name}.{role}-{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
 def _copy(

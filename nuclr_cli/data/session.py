@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from nuclr_cli.api import CalciumTraces, Modality, Population, Spikes
 from nuclr_cli.data.check import check_population
+from nuclr_cli.data.foreign import frames_inside
 from nuclr_cli.data.mapping import MAX_MAPPED, RecentlyUsed, SpikeTrain, map_calcium, map_spikes
 from nuclr_cli.data.meta import StoredMeta
 from nuclr_cli.data.reading import Contents, read_contents
@@ -197,13 +199,15 @@ class Session:
     def calcium(self) -> CalciumTraces:
         """Traces as a (T, N) float32 view of the mapped file, with frame times and per-unit offsets.
 
+        Other writers pad the gaps of a regular series with NaN: without these frames it is a copy in memory.
+
         Raises:
             InputError: A spikes session, or the file is cut off.
         """
         calcium = self._calcium
         if calcium is None:
             self._need("calcium")
-            calcium = self._calcium = map_calcium(self.path, self._contents)
+            calcium = self._calcium = self._without_fillers(map_calcium(self.path, self._contents))
         _recently_mapped.used(self)
         return calcium
 
@@ -211,7 +215,7 @@ class Session:
     def calcium_scale(self) -> float:
         """99th percentile of dF/F over the session, by which traces are divided (protocol)."""
         stored = self.meta.calcium_scale
-        return trace_scale(self._valid_calcium().values) if stored is None else stored
+        return trace_scale(self.calcium.values) if stored is None else stored
 
     def check(self) -> list[str]:
         """Run `check_population` on the file's data. Files of other writers may break any rule.
@@ -225,7 +229,13 @@ class Session:
         try:
             found = check_population(self._population())
         except InputError as error:
-            raise InputError(f"{self.path}: {error.what}", error.fix) from error
+            fix = error.fix
+            if self.meta.schema is None:
+                fix = (
+                    "Let nuclr read it, which leaves out what the file calls invalid and says in detail what "
+                    f"is wrong: nuclr preprocess {shlex.quote(str(self.path))}"
+                )
+            raise InputError(f"{self.path}: {error.what}", fix) from error
         self._check_warnings = tuple(found)
         return found
 
@@ -244,14 +254,15 @@ class Session:
         if self.modality != modality:
             raise InputError(f"{self.path} holds {self.modality} data, {modality} was asked for.")
 
-    def _valid_calcium(self) -> CalciumTraces:
-        """The traces without filler frames: other writers pad the gaps of a regular series with NaN."""
-        traces = self.calcium
-        if self.meta.schema is not None or len(self._contents.frames_domain) < 2:
+    def _without_fillers(self, traces: CalciumTraces) -> CalciumTraces:
+        """The frames while the recording is valid; in files that nuclr wrote there are no others."""
+        fits = len(traces.timestamps) == len(traces.values) and traces.sampling_rate_hz > 0
+        if self.meta.schema is not None or not fits:
+            return traces  # `check` says what is wrong
+        regular = "times" not in self._contents.arrays
+        inside = frames_inside(traces, self.intervals, regular=regular)
+        if inside.all():
             return traces
-        inside = np.zeros(len(traces.timestamps), dtype=bool)
-        for start, end in self._contents.frames_domain:
-            inside |= (traces.timestamps >= start) & (traces.timestamps < end)
         return replace(traces, values=traces.values[inside], timestamps=traces.timestamps[inside])
 
     def _population(self) -> Population:
@@ -263,7 +274,7 @@ class Session:
             units=self._contents.columns,
             intervals=self.intervals,
             spikes=spikes,
-            calcium=self._valid_calcium() if spikes is None else None,
+            calcium=self.calcium if spikes is None else None,
         )
 
 

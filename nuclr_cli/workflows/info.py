@@ -67,6 +67,15 @@ class SessionSummary:
 
 
 @dataclass(frozen=True)
+class UnusableFile:
+    """A population file of which nothing can be told: what is wrong with it, and what to do."""
+
+    file: Path
+    what: str
+    fix: str
+
+
+@dataclass(frozen=True)
 class InfoConfig:
     """Settings of `info`.
 
@@ -83,11 +92,19 @@ class InfoConfig:
 
 @dataclass(frozen=True)
 class InfoRecord:
-    """Every session of a folder, sorted by key, and the plots that were drawn, in the same order."""
+    """What a folder holds.
+
+    Attributes:
+        data: The folder.
+        sessions: Every session that can be read, sorted by key.
+        plots: That were drawn, in the same order.
+        unusable: Files that cannot be read.
+    """
 
     data: Path
     sessions: tuple[SessionSummary, ...]
     plots: tuple[Path, ...] = ()
+    unusable: tuple[UnusableFile, ...] = ()
 
     @property
     def n_subjects(self) -> int:
@@ -153,13 +170,16 @@ def unit_rates(session: Session) -> NDArray[np.float64]:
 
 
 def info(config: InfoConfig, reporter: Reporter | None = None) -> InfoRecord:
-    """Summarise every session of a folder.
+    """Summarise every session of a folder. A file that cannot be read is listed beside the others.
 
     Raises:
-        InputError: No sessions there, a file cannot be read, or a plot cannot be written.
+        InputError: There is no session that can be read, two have the same key, or a plot cannot be written.
     """
     reporter = reporter or SilentReporter()
-    sessions = open_sessions(config.data)
+    broken: dict[Path, InputError] = {}
+    sessions = open_sessions(config.data, unusable=broken)
+    if not sessions:
+        raise _nothing(config.data, broken)
     targets = _plot_files(config, sessions)
     if config.verify:
         summaries = []
@@ -179,7 +199,17 @@ def info(config: InfoConfig, reporter: Reporter | None = None) -> InfoRecord:
                 plot_session(session, summary, path)
                 session.close()
                 progress.update(done, path.name)
-    return InfoRecord(config.data, tuple(summaries), tuple(targets))
+    unusable = tuple(UnusableFile(file, error.what, error.fix) for file, error in broken.items())
+    return InfoRecord(config.data, tuple(summaries), tuple(targets), unusable)
+
+
+def _nothing(data: Path, broken: Mapping[Path, InputError]) -> InputError:
+    """The error for a folder in which no file can be read."""
+    first = next(iter(broken.values()))
+    if len(broken) == 1:
+        return first
+    listed = "".join(f"\n  {error.what}" for error in broken.values())
+    return InputError(f"None of the {len(broken)} files of {data} can be read:{listed}", first.fix)
 
 
 def _plot_files(config: InfoConfig, sessions: Sequence[Session]) -> list[Path]:

@@ -4,140 +4,30 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 import nuclr_cli
 from nuclr_cli.api import Population
-from nuclr_cli.data.relabel import beside, copy_with_columns, replace_all, require_same
+from nuclr_cli.data.atomic import beside, replace_all
+from nuclr_cli.data.relabel import copy_with_columns, require_same
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import Session
 from nuclr_cli.errors import InputError, NuclrError
-from nuclr_cli.workflows.info import SessionSummary, summarise
-from nuclr_cli.workflows.label_maps import add_map, source_column
-from nuclr_cli.workflows.labels import RESERVED, Claims, LabelTable, add_labels, read_label_table, texts_of
+from nuclr_cli.wording import counted
+from nuclr_cli.workflows.info import summarise
+from nuclr_cli.workflows.label_change import Change
+from nuclr_cli.workflows.label_maps import LabelMap, add_map, source_column
+from nuclr_cli.workflows.label_record import LabelAction, LabelConfig, LabelledSession, LabelRecord
+from nuclr_cli.workflows.labels import RESERVED, Claims, LabelTable, add_labels, read_label_table
+from nuclr_cli.workflows.made_classes import orphaned, without_column
 from nuclr_cli.workflows.preprocess_plan import all_in_one, read_label_maps, refuse_ambiguous_tables
 from nuclr_cli.workflows.preprocess_record import of_whom
 from nuclr_cli.workflows.regions import RegionTable, add_regions, read_region_table
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
 
-
-@dataclass(frozen=True)
-class LabelConfig:
-    """Settings of `label`. They are applied in the order remove, labels, regions, maps.
-
-    Attributes:
-        data: Folder of session files, or one file.
-        labels: Table of unit labels.
-        regions: Table of channels with their brain regions.
-        label_maps: Names or files of maps that group labels.
-        remove: Columns to remove.
-        overwrite_labels: New labels replace those that are there and differ.
-    """
-
-    data: Path = Path("nuclr-data")
-    labels: Path | None = None
-    regions: Path | None = None
-    label_maps: tuple[str, ...] = ()
-    remove: tuple[str, ...] = ()
-    overwrite_labels: bool = False
-
-
-@dataclass(frozen=True)
-class LabelAction:
-    """What one table, map or removal did to one session.
-
-    Attributes:
-        what: ``labels``, ``regions``, ``map`` or ``remove``.
-        file: Name of the table or map, '' for a removal.
-        sha256: Of that file.
-        columns: Columns of the units table that it wrote or removed.
-        labelled: Units with a label in the first of these columns, afterwards.
-        changed: Units whose label in any of them is another than before.
-        units: Their ids.
-        notes: What was joined, dropped and left out.
-    """
-
-    what: str
-    file: str = ""
-    sha256: str = ""
-    columns: tuple[str, ...] = ()
-    labelled: int = 0
-    changed: int = 0
-    units: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class LabelledSession:
-    """What became of one session: ``written``, or ``unchanged`` when its labels were these already."""
-
-    status: str
-    actions: tuple[LabelAction, ...]
-    session: SessionSummary
-
-
-@dataclass(frozen=True)
-class LabelRecord:
-    """Every session of the folder, in the order of their keys."""
-
-    data: Path
-    sessions: tuple[LabelledSession, ...]
-
-    def count(self, status: str) -> int:
-        """Number of sessions with that status."""
-        return sum(session.status == status for session in self.sessions)
-
-
-@dataclass
-class _Change:
-    """One session on its way: units as they will be, and what was done to them."""
-
-    session: Session
-    population: Population
-    actions: list[LabelAction] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return f"{self.population.subject}/{self.population.session}"
-
-    def apply(self, what: str, file: str, sha256: str, columns: tuple[str, ...], after: Population) -> None:
-        """Take the step to `after`, and keep what it did."""
-        before = self.population
-        moved = np.zeros(before.n_units, dtype=np.bool_)
-        for column in columns:
-            moved |= np.array(_texts(before, column)) != np.array(_texts(after, column))
-        labelled = sum(bool(text) for text in _texts(after, columns[0]))
-        self.actions.append(
-            LabelAction(
-                what,
-                file,
-                sha256,
-                columns,
-                labelled,
-                int(moved.sum()),
-                tuple(before.units["id"][moved].tolist()),
-                tuple(after.notes),
-            )
-        )
-        self.warnings += after.warnings
-        self.population = replace(after, notes=(), warnings=())
-
-    @property
-    def differs(self) -> bool:
-        """Whether the units table is another than the file's."""
-        now, was = self.population.units, self.session.columns
-        return now.keys() != was.keys() or any(
-            now[name].dtype.kind != was[name].dtype.kind or not np.array_equal(now[name], was[name])
-            for name in was
-            if now[name] is not was[name]
-        )
+__all__ = ["LabelAction", "LabelConfig", "LabelRecord", "LabelledSession", "label"]
 
 
 def label(config: LabelConfig, reporter: Reporter | None = None) -> LabelRecord:
@@ -164,10 +54,12 @@ def label(config: LabelConfig, reporter: Reporter | None = None) -> LabelRecord:
             f"{', '.join(foreign[:5])}.",
             "Make session files of them with nuclr preprocess, which takes --labels, too.",
         )
-    changes = [_Change(session, _population(session)) for session in sessions]
+    maps = read_label_maps(config.label_maps)
+    given = {label_map.target: label_map.sha256 for label_map in maps}
+    changes = [Change.of(session, str(config.data), given) for session in sessions]
     _remove(config, changes)
     _join(config, changes, reporter)
-    _group(config, changes, reporter)
+    _group(config, maps, changes, reporter)
     todo = [change for change in changes if change.differs]
     _write(todo, reporter)
     record = LabelRecord(config.data, tuple(_outcome(change, change in todo) for change in changes))
@@ -175,19 +67,7 @@ def label(config: LabelConfig, reporter: Reporter | None = None) -> LabelRecord:
     return record
 
 
-def _population(session: Session) -> Population:
-    """The units of a session, without its recording."""
-    return Population(
-        subject=session.key.subject,
-        session=session.key.session,
-        population=session.key.population,
-        units=session.columns,
-        intervals=session.intervals,
-        provenance=session.meta.provenance,
-    )
-
-
-def _remove(config: LabelConfig, changes: Sequence[_Change]) -> None:
+def _remove(config: LabelConfig, changes: Sequence[Change]) -> None:
     """Take columns away. One that an earlier run has removed is no error."""
     for column in dict.fromkeys(config.remove):
         having = [change for change in changes if column in change.population.units]
@@ -203,7 +83,12 @@ def _remove(config: LabelConfig, changes: Sequence[_Change]) -> None:
             )
         for change in having:
             units = {name: values for name, values in change.population.units.items() if name != column}
-            change.apply("remove", "", "", (column,), replace(change.population, units=units))
+            made_by = without_column(change.population.provenance, column)
+            after = replace(change.population, units=units, provenance=made_by)
+            change.apply(LabelAction("remove", columns=(column,)), after)
+    for change in changes:
+        gone = [name for name in config.remove if name in change.session.columns]
+        change.warnings += orphaned(change.population, gone, change.given)
 
 
 def _was_removed(session: Session, column: str) -> bool:
@@ -214,7 +99,7 @@ def _was_removed(session: Session, column: str) -> bool:
     )
 
 
-def _join(config: LabelConfig, changes: Sequence[_Change], reporter: Reporter) -> None:
+def _join(config: LabelConfig, changes: Sequence[Change], reporter: Reporter) -> None:
     """Join the tables to the units of every session that they are about."""
     labels = None if config.labels is None else read_label_table(config.labels)
     regions = None if config.regions is None else read_region_table(config.regions)
@@ -241,7 +126,7 @@ def _join(config: LabelConfig, changes: Sequence[_Change], reporter: Reporter) -
 
 
 def _each(
-    changes: Sequence[_Change],
+    changes: Sequence[Change],
     table: LabelTable | RegionTable,
     what: str,
     work: Callable[[Population, Claims], Population],
@@ -259,7 +144,8 @@ def _each(
             else "Write one row per unit.",
         )
     if elsewhere:
-        reporter.warn(f"{elsewhere} rows of {table.path.name} are about sessions that are not there.")
+        text = counted(elsewhere, f"row of {table.path.name} is", f"rows of {table.path.name} are")
+        reporter.warn(f"{text} about sessions that are not there.")
     errors: list[NuclrError] = []
     claims = Claims(table.path)
     for change in changes:
@@ -267,7 +153,7 @@ def _each(
             continue
         try:
             after = work(change.population, claims)
-            change.apply(what, table.path.name, table.sha256, table.columns, after)
+            change.apply(LabelAction(what, table.path.name, table.sha256, table.columns), after)
         except NuclrError as error:
             errors.append(error)
     if errors:
@@ -275,9 +161,11 @@ def _each(
     claims.finish()
 
 
-def _group(config: LabelConfig, changes: Sequence[_Change], reporter: Reporter) -> None:
+def _group(
+    config: LabelConfig, maps: Sequence[LabelMap], changes: Sequence[Change], reporter: Reporter
+) -> None:
     """Apply the maps to every session that has their column."""
-    for label_map in read_label_maps(config.label_maps):
+    for label_map in maps:
         having = [
             change for change in changes if source_column(change.population.units, label_map) is not None
         ]
@@ -285,12 +173,15 @@ def _group(config: LabelConfig, changes: Sequence[_Change], reporter: Reporter) 
         if having and lacking:
             names = ", ".join(change.name for change in lacking[:5]) + (", ..." if len(lacking) > 5 else "")
             wanted = " or ".join(map(repr, label_map.columns))
-            reporter.warn(f"{len(lacking)} sessions have no column {wanted} for {label_map.name}: {names}.")
+            have = counted(len(lacking), "session has", "sessions have")
+            reporter.warn(f"{have} no column {wanted} for {label_map.name}: {names}.")
         errors: list[NuclrError] = []
         for change in having or changes[:1]:  # without any, the first says what is missing
             try:
+                reads = source_column(change.population.units, label_map)
                 after = add_map(change.population, label_map, config.overwrite_labels)
-                change.apply("map", label_map.name, label_map.sha256, (label_map.target,), after)
+                columns = ((label_map.target,), () if reads is None else (reads,))
+                change.apply(LabelAction("map", label_map.name, label_map.sha256, *columns), after)
             except NuclrError as error:
                 errors.append(error)
         if errors:
@@ -305,34 +196,37 @@ def _all(errors: Sequence[NuclrError], n_sessions: int) -> NuclrError:
     )
 
 
-def _write(changes: Sequence[_Change], reporter: Reporter) -> None:
+def _write(changes: Sequence[Change], reporter: Reporter) -> None:
     """Write every new file beside the old one, then put them all in place; on an error, put none."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
     staged: list[tuple[Path, Path]] = []
     try:
         with reporter.progress("label", len(changes), "sessions") as progress:
             for done, change in enumerate(changes, start=1):
-                path = change.session.path
+                path = change.session.path.resolve()  # a link stays; the file that it leads to changes
                 staged.append((path, beside(path, "new")))
                 entry = {"when": when, "nuclr": nuclr_cli.__version__, "actions": change.actions}
-                copy_with_columns(path, staged[-1][1], change.population.units, entry, change.session.stamp)
-                progress.update(done, path.name)
-        for change in changes:
-            require_same(change.session.path, change.session.stamp)
+                copy_with_columns(path, staged[-1][1], change.population, entry, change.session.stamp)
+                progress.update(done, change.session.path.name)
         for change in changes:
             change.session.close()
-        replace_all(staged)
+        replace_all(staged, lambda: _require_same(changes))
     finally:
         for _, temporary in staged:
             temporary.unlink(missing_ok=True)
 
 
-def _outcome(change: _Change, written: bool) -> LabelledSession:
+def _require_same(changes: Sequence[Change]) -> None:
+    for change in changes:
+        require_same(change.session.path, change.session.stamp)
+
+
+def _outcome(change: Change, written: bool) -> LabelledSession:
     status = "written" if written else "unchanged"
     return LabelledSession(status, tuple(change.actions), summarise(Session(change.session.path)))
 
 
-def _say(changes: Sequence[_Change], record: LabelRecord, reporter: Reporter) -> None:
+def _say(changes: Sequence[Change], record: LabelRecord, reporter: Reporter) -> None:
     said: dict[str, list[str]] = {}
     warned: dict[str, list[str]] = {}
     for change in changes:
@@ -348,10 +242,3 @@ def _say(changes: Sequence[_Change], record: LabelRecord, reporter: Reporter) ->
         reporter.note("Embeddings made before hold the labels of before; nuclr embed makes them anew.")
     elif record.sessions:
         reporter.note("All labels were there already; no file was written.")
-
-
-def _texts(population: Population, column: str) -> list[str]:
-    values: NDArray[Any] | None = population.units.get(column)
-    if values is None:
-        return [""] * population.n_units
-    return texts_of(values) if values.ndim == 1 else [str(row) for row in values.tolist()]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.resources
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,65 +15,25 @@ from numpy.typing import NDArray
 
 from nuclr_cli.api import Population
 from nuclr_cli.errors import InputError
-from nuclr_cli.workflows.labels import RESERVED, contradiction, texts_of
+from nuclr_cli.wording import counted
+from nuclr_cli.workflows.label_map_text import LabelMap, parse_label_map
+from nuclr_cli.workflows.labels import contradiction, texts_of
 
-_MAP_KEYS = ("title", "column", "target", "drop", "keep_unmapped")
+__all__ = [
+    "MADE_BY",
+    "LabelMap",
+    "add_map",
+    "classes_of",
+    "noted_maps",
+    "read_label_map",
+    "shipped_maps",
+    "source_column",
+    "with_map",
+]
+
+#: Key of a population's provenance: the maps that made its columns of classes, one entry a column.
+MADE_BY = "label_maps"
 _SHOWN = 12
-
-
-@dataclass(frozen=True)
-class LabelMap:
-    """Raw names to classes.
-
-    Attributes:
-        name: Of a shipped map, else of the file.
-        sha256: Of its text.
-        title: One line for people.
-        columns: Columns of the units table that may hold the raw names; the first that is there counts.
-        target: Column of the classes.
-        class_of: Raw name -> class ('' = dropped).
-        pattern_class_of: The same for names with ``*``; a name spelled out goes first, ``*`` alone last.
-        keep_unmapped: A name in no class stays what it is, instead of becoming unlabelled.
-    """
-
-    name: str
-    sha256: str
-    title: str
-    columns: tuple[str, ...]
-    target: str
-    class_of: Mapping[str, str]
-    pattern_class_of: Mapping[str, str]
-    keep_unmapped: bool = False
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """All classes, in the order of the file."""
-        found = (*self.class_of.values(), *self.pattern_class_of.values())
-        return tuple(dict.fromkeys(name for name in found if name))
-
-    @property
-    def fingerprint(self) -> str:
-        """Name and content of the map, for comparing runs."""
-        return f"{self.name} sha256:{self.sha256}"
-
-    def class_for(self, raw: str) -> str | None:
-        """Class of a raw name, '' = dropped, None = unmapped.
-
-        Raises:
-            InputError: Patterns of two classes fit.
-        """
-        if raw in self.class_of:
-            return self.class_of[raw]
-        fits = {
-            name: to for name, to in self.pattern_class_of.items() if name != "*" and fnmatchcase(raw, name)
-        }
-        if len(set(fits.values())) > 1:
-            both = " and ".join(f"{pattern!r} ({to or 'drop'})" for pattern, to in fits.items())
-            raise InputError(
-                f"The map {self.name} is not clear about {raw!r}: {both} fit.",
-                f"Spell {raw!r} out in one of them.",
-            )
-        return next(iter(fits.values()), self.pattern_class_of.get("*"))
 
 
 def shipped_maps() -> tuple[LabelMap, ...]:
@@ -85,7 +42,7 @@ def shipped_maps() -> tuple[LabelMap, ...]:
     files = sorted(
         (item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name
     )
-    return tuple(_parse(item.name.removesuffix(".toml"), item.read_bytes()) for item in files)
+    return tuple(parse_label_map(item.name.removesuffix(".toml"), item.read_bytes()) for item in files)
 
 
 def read_label_map(name: str) -> LabelMap:
@@ -105,7 +62,7 @@ def read_label_map(name: str) -> LabelMap:
             f"--label-map {close[0]}" if close else "Name one of them, or a file ending in .toml.",
         )
     try:
-        return _parse(path.name, path.read_bytes())
+        return parse_label_map(path.name, path.read_bytes())
     except FileNotFoundError:
         raise InputError(
             f"{path} does not exist.", "`nuclr label --maps` lists the maps that nuclr brings."
@@ -118,7 +75,8 @@ def add_map(population: Population, label_map: LabelMap, overwrite: bool | None 
     """Add the map's target column.
 
     Returns:
-        The population with one more column ('' = unlabelled, dropped or unmapped), and notes with the counts.
+        The population with one more column ('' = unlabelled, dropped or unmapped), notes with the counts, and
+        the map in its provenance.
 
     Raises:
         InputError: The raw column is not there or holds several values per unit; the target column is there
@@ -143,23 +101,69 @@ def add_map(population: Population, label_map: LabelMap, overwrite: bool | None 
     found = {raw: label_map.class_for(raw) for raw in dict.fromkeys(raws) if raw}
     unmapped = Counter(raw for raw in raws if raw and found[raw] is None)
     dropped = Counter(raw for raw in raws if raw and found[raw] == "")
-    labels = [_class_or(found.get(raw), raw if label_map.keep_unmapped else "") for raw in raws]
+    labels = classes_of(label_map, raws)
     who = f"The map {label_map.name}, column {label_map.target!r},"
     target = _replaced(population, label_map.target, labels, who, overwrite)
     counts = Counter(label for label in target.tolist() if label)
     n_blank = sum(not raw for raw in raws)
     made = _listed(counts) or "no unit has a class"
     text = f"{label_map.name}: {column!r} becomes {label_map.target!r}: {made}"
-    notes = [text + (f"; {n_blank} units had no {column}." if n_blank else ".")]
+    notes = [text + (f"; {counted(n_blank, 'unit')} had no {column}." if n_blank else ".")]
     if dropped:
-        notes.append(f"{label_map.name} drops {sum(dropped.values())} units: {_listed(dropped)}.")
+        notes.append(f"{label_map.name} drops {counted(sum(dropped.values()), 'unit')}: {_listed(dropped)}.")
     if unmapped:
-        kept = "keeps their name" if label_map.keep_unmapped else "they are unlabelled"
-        notes.append(
-            f"{label_map.name} has no class for {sum(unmapped.values())} units, {kept}: {_listed(unmapped)}."
-        )
+        n = sum(unmapped.values())
+        kept = "unlabelled" if n == 1 else "they are unlabelled"
+        if label_map.keep_unmapped:
+            kept = "which keeps its name" if n == 1 else "which keep their name"
+        notes.append(f"{label_map.name} has no class for {counted(n, 'unit')}, {kept}: {_listed(unmapped)}.")
     units = {**population.units, label_map.target: target}
-    return replace(population, units=units, notes=(*population.notes, *notes))
+    made_by = with_map(population.provenance, label_map, column)
+    return replace(population, units=units, notes=(*population.notes, *notes), provenance=made_by)
+
+
+def with_map(provenance: Mapping[str, Any], label_map: LabelMap, column: str) -> dict[str, Any]:
+    """A provenance that says which map made its target, whole, and from which column.
+
+    The map travels in the file, so that its classes can be made again when the raw names change.
+    """
+    entry = {
+        "name": label_map.name,
+        "sha256": label_map.sha256,
+        "reads": column,
+        "target": label_map.target,
+        "text": label_map.text,
+    }
+    ours, others = noted_maps(provenance)
+    by_target = {
+        item["target"]: item
+        for item in ours
+        if item["target"] or item["name"] != label_map.name  # noted by an older nuclr without its target
+    }
+    return {**provenance, MADE_BY: [*others, *{**by_target, label_map.target: entry}.values()]}
+
+
+def noted_maps(provenance: Mapping[str, Any]) -> tuple[list[Mapping[str, str]], list[Any]]:
+    """The entries of `with_map` in a provenance, and whatever else a reader put under the same key."""
+    found = provenance.get(MADE_BY, ())
+    items = list(found) if isinstance(found, (list, tuple)) else [found]
+    ours = [item for item in items if _is_entry(item)]
+    return ours, [item for item in items if not _is_entry(item)]
+
+
+def _is_entry(item: object) -> bool:
+    names = ("name", "sha256", "reads", "target", "text")
+    return isinstance(item, Mapping) and all(isinstance(item.get(name), str) for name in names)
+
+
+def classes_of(label_map: LabelMap, raws: Sequence[str]) -> list[str]:
+    """The class of each raw name, '' = none.
+
+    Raises:
+        InputError: Patterns of two classes fit a name.
+    """
+    found = {raw: label_map.class_for(raw) for raw in dict.fromkeys(raws) if raw}
+    return [_class_or(found.get(raw), raw if label_map.keep_unmapped else "") for raw in raws]
 
 
 def source_column(units: Mapping[str, NDArray[Any]], label_map: LabelMap) -> str | None:
@@ -194,90 +198,3 @@ def _listed(counts: Counter[str]) -> str:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     text = ", ".join(f"{name} {n}" for name, n in ordered[:_SHOWN])
     return text + (f", {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else "")
-
-
-def _parse(name: str, content: bytes) -> LabelMap:
-    try:
-        document = tomllib.loads(content.decode("utf-8-sig"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{name} cannot be read as TOML: {error}.", "Correct that line.") from None
-    settings, classes = _settings(name, document)
-    columns = _texts(name, "column", settings.get("column"))
-    if not columns:
-        raise InputError(f"{name} names no column.", 'Write [map] column = "brain_region".')
-    target = settings.get("target", f"{columns[0]}_group")
-    if not isinstance(target, str) or not target.strip():
-        raise InputError(
-            f"{name}: target is {target!r}, expected the name of a column.", 'E.g. target = "region_group"'
-        )
-    if target in columns or target in RESERVED:
-        raise InputError(
-            f"{name}: the target {target!r} cannot be replaced: the raw names stay.", "Choose another target."
-        )
-    keep = settings.get("keep_unmapped", False)
-    if not isinstance(keep, bool):
-        raise InputError(
-            f"{name}: keep_unmapped is {keep!r}.", "Write keep_unmapped = true, or leave it out."
-        )
-    members = {to: _texts(name, to, raws) for to, raws in classes.items()}
-    members[""] = _texts(name, "drop", settings.get("drop", []))
-    class_of: dict[str, str] = {}
-    for to, raws in members.items():
-        for raw in raws:
-            if class_of.setdefault(raw, to) != to:
-                raise InputError(
-                    f"{name}: {raw!r} is in {class_of[raw]!r} and in {to or 'drop'!r}.",
-                    "Keep it in one of them.",
-                )
-    return LabelMap(
-        name=name,
-        sha256=hashlib.sha256(content).hexdigest(),
-        title=str(settings.get("title", "")),
-        columns=columns,
-        target=target,
-        class_of={raw: to for raw, to in class_of.items() if "*" not in raw},
-        pattern_class_of={raw: to for raw, to in class_of.items() if "*" in raw},
-        keep_unmapped=keep,
-    )
-
-
-def _settings(name: str, document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings and classes. ``drop`` and ``keep_unmapped`` may stand at the top, in [map] or in [classes]."""
-    tables = {key: document.pop(key, {}) for key in ("map", "classes")}
-    for key, table in tables.items():
-        if not isinstance(table, dict):
-            raise InputError(f"{name}: {key} is no table.", f"Write [{key}] on a line of its own.")
-    settings, classes = dict(tables["map"]), dict(tables["classes"])
-    for place in (document, classes):
-        for key in ("drop", "keep_unmapped"):
-            if key in place:
-                if key in settings:
-                    raise InputError(f"{name} has {key} twice.", "Keep the one in [map].")
-                settings[key] = place.pop(key)
-    unknown = [*document, *(key for key in settings if key not in _MAP_KEYS)]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], (*_MAP_KEYS, "map", "classes"), n=1)
-        raise InputError(
-            f"{name}: unknown key {unknown[0]!r}.",
-            f"Did you mean {close[0]!r}?"
-            if close
-            else f"[map] takes {', '.join(_MAP_KEYS)}; classes go into [classes].",
-        )
-    if not classes:
-        raise InputError(
-            f"{name} has no classes.", 'Write [classes] and lines such as VIS = ["VISp", "VISl"].'
-        )
-    if any(not to.strip() for to in classes):
-        raise InputError(f"{name} has a class without a name.", "Name it, or put its members into drop.")
-    return settings, classes
-
-
-def _texts(name: str, key: str, value: object) -> tuple[str, ...]:
-    items = [value] if isinstance(value, str) else value
-    if items is None:
-        return ()
-    if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
-        raise InputError(
-            f"{name}: {key} is {value!r}, expected names.", f'Write {key} = ["first", "second"].'
-        )
-    return tuple(items)

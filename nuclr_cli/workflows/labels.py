@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nuclr_cli.api import Population
 from nuclr_cli.errors import InputError
+from nuclr_cli.wording import counted
 from nuclr_cli.workflows.manifest import read_table
 
 # A plain "id" beside one of the others may be a row number: it never wins, and as a label it is refused.
@@ -202,11 +203,16 @@ def add_labels(
         units[column] = combined(population, column, labels, who, overwrite)
     n_without = len(ids) - len(matched)
     notes = [
-        f"{table.path.name} labels {len(matched)} of {len(ids)} units; {n_without} are not in the table."
+        f"{table.path.name} labels {len(matched)} of {len(ids)} units; "
+        f"{counted(n_without, 'is', 'are')} not in the table."
     ]
     if len(mine) > len(matched):
         notes.append(
-            f"{len(mine) - len(matched)} rows of {table.path.name} are about units that were left out."
+            counted(
+                len(mine) - len(matched),
+                f"row of {table.path.name} is about a unit that was left out.",
+                f"rows of {table.path.name} are about units that were left out.",
+            )
         )
     return replace(population, units=units, notes=(*population.notes, *table.notes, *notes))
 
@@ -287,9 +293,5 @@ def contradiction(
 
 
 def texts_of(values: NDArray[Any]) -> list[str]:
-    """(N,) values as texts; NaN is ''."""
-    return ["" if _is_nan(value) else str(value) for value in values.tolist()]
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and value != value
+    """(N,) values as texts; NaN, the one value that differs from itself, is ''."""
+    return ["" if value != value else str(value) for value in values.tolist()]

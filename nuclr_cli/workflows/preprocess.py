@@ -10,6 +10,7 @@ from pathlib import Path
 from nuclr_cli.data.store import Session, SessionKey
 from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.registry import Registry
+from nuclr_cli.wording import counted
 from nuclr_cli.workflows.info import summarise
 from nuclr_cli.workflows.population_folder import KnownFile, PopulationFolder, require_whole
 from nuclr_cli.workflows.preprocess_plan import all_in_one, plan_jobs
@@ -43,7 +44,7 @@ def preprocess(config: PreprocessConfig, reporter: Reporter | None = None) -> Pr
     jobs = plan_jobs(config, reporter)
     with PopulationFolder.open(config.out, overwrite=config.overwrite, warn=reporter.warn) as folder:
         done = _already_done(jobs, folder, config.overwrite)
-        todo = [job for job in jobs if job.path not in done]
+        todo = [replace(job, kept=folder.labels) for job in jobs if job.path not in done]
         results = _run(config, todo, folder, reporter)
     outcomes = [_outcome(job, results.get(job.path), done.get(job.path), folder) for job in jobs]
     record = PreprocessRecord(config.out, tuple(outcomes))
@@ -55,8 +56,8 @@ def preprocess(config: PreprocessConfig, reporter: Reporter | None = None) -> Pr
         elsewhere = 0 if table is None else table.n_elsewhere(record.sessions)
         if table is not None and elsewhere:
             reporter.warn(
-                f"{elsewhere} rows of {table.path.name} are about sessions that are not among the sources; "
-                "check their subject and session."
+                f"{counted(elsewhere, 'row')} of {table.path.name} {'is' if elsewhere == 1 else 'are'} about "
+                "sessions that are not among the sources; check their subject and session."
             )
     return record
 
@@ -146,23 +147,23 @@ def _run(
     tasks = ((job, folder.staging(n), cores > 1) for n, job in enumerate(jobs))
     results: dict[Path, SourceResult] = {}
     held: list[SourceResult] = []
-    with (
-        results_of(process_source, tasks, min(cores, len(jobs))) as finished,
-        reporter.progress("preprocess", len(jobs), "sources") as progress,
-    ):
-        try:
+    try:
+        with (
+            results_of(process_source, tasks, min(cores, len(jobs))) as finished,
+            reporter.progress("preprocess", len(jobs), "sources") as progress,
+        ):
             for done, result in enumerate(finished, start=1):
                 if result.job.key_is_stated or result.failure is not None:
                     results[result.job.path] = _commit(result, folder)
                 else:
                     held.append(result)
                 progress.update(done, result.job.path.name)
-        except BrokenExecutor:
-            raise InputError(
-                f"The system stopped a process that was reading one of {len(jobs)} sources, most likely "
-                "because memory ran out.",
-                "Run the same command with --jobs 1; it goes on with what is not written yet.",
-            ) from None
+    except BrokenExecutor:
+        raise InputError(
+            f"The system stopped a process that was reading one of {len(jobs)} sources, most likely "
+            "because memory ran out.",
+            "Run the same command with --jobs 1; it goes on with what is not written yet.",
+        ) from None
     sources_of: dict[SessionKey, list[Path]] = {}
     for result in held:
         for item in result.staged:

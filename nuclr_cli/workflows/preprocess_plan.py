@@ -9,7 +9,6 @@ from pathlib import Path
 from nuclr_cli.api import Reader, ReadOptions
 from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.registry import Registry
-from nuclr_cli.workflows.kept_labels import kept_labels
 from nuclr_cli.workflows.label_maps import LabelMap, read_label_map
 from nuclr_cli.workflows.labels import LabelTable, read_label_table
 from nuclr_cli.workflows.manifest import ManifestRow, mistaken_columns, read_manifest
@@ -69,10 +68,7 @@ def plan_jobs(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
     if errors:
         raise all_in_one(errors, len(requests), "cannot be used; nothing was written")
     _refuse_repeats(jobs)
-    if not config.overwrite:
-        return jobs
-    kept = kept_labels(config.out)
-    return [replace(job, kept=kept) for job in jobs]
+    return jobs
 
 
 _OPTION_NAMES = {

@@ -233,7 +233,8 @@ def _read(reader: Reader, job: SourceJob, claims: Sequence[Claims]) -> Any:
 
 def _with_what_was_said(population: Population, job: SourceJob, claims: Sequence[Claims]) -> Population:
     attributes = {**population.attributes, **job.attributes}
-    population = replace(population, attributes=attributes)
+    provenance = {"path": str(job.path), **population.provenance}  # what is wrong is told with its place
+    population = replace(population, attributes=attributes, provenance=provenance)
     kept = labels_for(job.kept, population, job.path)
     if kept is not None:
         population = kept.added_to(population)
@@ -245,4 +246,6 @@ def _with_what_was_said(population: Population, job: SourceJob, claims: Sequence
         population = add_regions(population, job.regions, claims=claims[-1])
     for label_map in job.maps:
         population = add_map(population, label_map)
+    if kept is not None:
+        population = kept.made_again(population)  # the raw names may have come from a table just now
     return population

@@ -68,7 +68,22 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class PretrainRecord:
-    """What came out."""
+    """What came out.
+
+    Attributes:
+        run, name: Folder of the run, and its name.
+        preset, device: What it ran with and where.
+        steps: Optimiser steps of the run so far.
+        parameters: Of the model.
+        sessions, units, subjects: That were trained on.
+        held_out_subjects, skipped: That were not.
+        windows, windows_dropped: Drawn, and without two large enough views.
+        first_loss, first_loss_step, last_loss, last_loss_step: Of the first and the last step in the metrics,
+            which do not hold every step; None = no step is in them.
+        rankme: Of the last step in the metrics.
+        seconds: This command took.
+        resumed_from: Step at which this command began.
+    """
 
     run: Path
     name: str
@@ -84,7 +99,9 @@ class PretrainRecord:
     windows: int
     windows_dropped: int
     first_loss: float | None
+    first_loss_step: int | None
     last_loss: float | None
+    last_loss_step: int | None
     rankme: float | None
     seconds: float
     resumed_from: int
@@ -192,7 +209,8 @@ def _train(
     if run.record.state != "finished":  # also when it was stopped after its last step
         run = run.with_state("finished", trainer.step)
     rows = read_metrics(run.folder / "metrics.jsonl")
-    losses = [row["loss"] for row in rows if row.get("loss") is not None]
+    logged = [(int(row["step"]), row["loss"]) for row in rows if row.get("loss") is not None]
+    first, last = (logged[0], logged[-1]) if logged else ((None, None), (None, None))
     return PretrainRecord(
         run=run.folder,
         name=run.record.name,
@@ -207,8 +225,10 @@ def _train(
         skipped=tuple(s for s in run.record.sessions if s.role == "skipped"),
         windows=trainer.counters.windows,
         windows_dropped=trainer.counters.dropped,
-        first_loss=losses[0] if losses else None,
-        last_loss=losses[-1] if losses else None,
+        first_loss=first[1],
+        first_loss_step=first[0],
+        last_loss=last[1],
+        last_loss_step=last[0],
         rankme=rows[-1].get("rankme") if rows else None,
         seconds=time.monotonic() - began,
         resumed_from=resumed_from,

@@ -127,7 +127,8 @@ def _compare(
     tested, n_classes = question.tested, len(question.classes)
     notes: list[str] = []
     rivals: list[MethodPredictions] = []
-    with reporter.progress("baselines", len(others), "methods") as bar:
+    progress = reporter if others else SilentReporter()
+    with progress.progress("baselines", len(others), "methods") as bar:
         for number, other in enumerate(others):
             predictions = question.predict(other.values, front=other.front)
             rivals.append(MethodPredictions(other.name, other.title, predictions.predicted[tested]))

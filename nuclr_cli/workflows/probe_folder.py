@@ -11,6 +11,7 @@ import numpy as np
 from nuclr_cli.evaluation.probes import Predictions, fit_probe
 from nuclr_cli.evaluation.split_files import split_document
 from nuclr_cli.evaluation.splits import Split
+from nuclr_cli.wording import counted
 from nuclr_cli.workflows.probe_inputs import ProbeTable
 from nuclr_cli.workflows.probe_plots import plot_confusion, plot_scores
 from nuclr_cli.workflows.probe_question import Question, reasons
@@ -87,7 +88,9 @@ def write_folder(record: ProbeRecord, question: Question, own: Predictions) -> N
             },
             folder / "card.json",
         )
-        title = f"{record.label}, split by {record.split}, {record.n_tested} units, {record.knowledge}"
+        title = (
+            f"{record.label}, split by {record.split}, {counted(record.n_tested, 'unit')}, {record.knowledge}"
+        )
         plot_scores(record.methods, title, folder / "scores.png")
         plot_confusion(np.array(record.confusion), record.classes, title, folder / "confusion.png")
         write_document(record, folder / "report.json")

@@ -15,6 +15,7 @@ from nuclr_cli.data.embeddings import EmbeddingTable, load_embeddings
 from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.split_files import file_split
 from nuclr_cli.evaluation.splits import Split, UnitKeys, session_split, subject_split, unit_split
+from nuclr_cli.wording import counted
 from nuclr_cli.workflows.probe_report import file_sha256
 from nuclr_cli.workflows.runs import Run, find_run, list_runs
 
@@ -131,7 +132,9 @@ def read_labels(source: ProbeTable, name: str, classes: Sequence[str]) -> Labels
         dropped = ~np.isin(values, list(classes)) & (values != "")
         if dropped.any():
             left = sorted(set(values[dropped].tolist()))
-            notes = (f"{int(dropped.sum())} units of {', '.join(left)} take no part (--classes).",)
+            of = ", ".join(left)
+            take = counted(int(dropped.sum()), f"unit of {of} takes", f"units of {of} take")
+            notes = (f"{take} no part (--classes).",)
         values = np.where(np.isin(values, list(classes)), values, "")
     embedded = values[source.embedded]
     kept, counts = np.unique(embedded[embedded != ""], return_counts=True)

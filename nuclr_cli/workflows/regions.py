@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nuclr_cli.api import Population
 from nuclr_cli.errors import InputError
+from nuclr_cli.wording import counted
 from nuclr_cli.workflows.labels import Claims, combined
 from nuclr_cli.workflows.region_tables import (
     CHANNEL_COLUMNS,
@@ -71,7 +72,8 @@ def add_regions(
         notes.append(f"{len(lost)} of {len(found)} units have no channel in {table.path.name}: {shown}.")
     blank = sum(row >= 0 and not rows[row].region for row in found)
     if blank:
-        notes.append(f"{blank} units lie on channels to which {table.path.name} gives no region.")
+        lie = counted(blank, "unit lies on a channel", "units lie on channels")
+        notes.append(f"{lie} to which {table.path.name} gives no region.")
     return replace(
         population,
         units=units,
@@ -131,12 +133,13 @@ def _joined(
     far = int((~near & np.isfinite(distance)).sum())
     if far:
         warnings.append(
-            f"{far} units lie over {FARTHEST_UM:g} um from every channel of {table.path.name}: no region."
+            f"{counted(far, 'unit lies', 'units lie')} over {FARTHEST_UM:g} um from every channel of "
+            f"{table.path.name}: no region."
         )
     if n_tied:
         warnings.append(
-            f"{n_tied} units are equally near to channels of different regions in {table.path.name}; the "
-            "first in the table is taken."
+            f"{counted(n_tied, 'unit is', 'units are')} equally near to channels of different regions in "
+            f"{table.path.name}; the first in the table is taken."
         )
     return found, notes, warnings
 

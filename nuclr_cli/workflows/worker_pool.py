@@ -31,7 +31,8 @@ def results_of(
     entering. On leaving, tasks that were not begun are dropped.
 
     Raises:
-        concurrent.futures.BrokenExecutor: While a result is awaited: the system stopped a worker.
+        concurrent.futures.BrokenExecutor: The system stopped a worker: on entering, while tasks are handed
+            out, or later, while a result is awaited.
     """
     if n_workers == 1:
         yield (function(*task) for task in tasks)

@@ -11,27 +11,24 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.api import ReaderError
+from nuclr_cli.api import ReaderError, hdf5_damage
+from nuclr_nwb.hdf5_links import LinkedFiles, may_lead_to
+from nuclr_nwb.hdf5_storage import RawFile, raw_files, read_raw, require_whole
 from nuclr_nwb.tree import COPY_AGAIN, DAMAGE, Array, Tree, join
-
-# A promise that large is checked against the bytes that are there before memory is asked for.
-_BIG_BYTES = 1 << 28
-_MOST_COMPRESSION = 1100
 
 
 def open_hdf5(path: Path) -> Hdf5Tree:
     """Open for reading.
 
     Raises:
-        ReaderError: Cut off, not HDF5, not readable, or not NWB 2.
+        ReaderError: Cut off, damaged, not HDF5, not readable, or not NWB 2.
     """
     try:
-        file = h5py.File(path, "r", locking="best-effort")
+        tree = Hdf5Tree(LinkedFiles(path))
     except PermissionError:
         raise ReaderError(f"No permission to read {path}.", "Ask its owner, or chmod u+r.") from None
     except DAMAGE as error:
         raise ReaderError(_why_not_opened(path, str(error)), COPY_AGAIN) from None
-    tree = Hdf5Tree(path, file)
     version = tree.attributes("/").get("nwb_version")
     if version is None:
         old = tree.text("/nwb_version")
@@ -90,24 +87,41 @@ class _Hdf5Array(Array):
             raise ReaderError(f"{self.place} holds neither numbers nor text.", COPY_AGAIN)
 
 
+@dataclass(frozen=True)
+class _RawArray(Array):
+    files: tuple[RawFile, ...]
+
+    def rows(self, begin: int, end: int) -> NDArray[Any]:
+        if self.dtype is None:
+            raise ReaderError(f"{self.place} holds no numbers, and lies in raw files.", COPY_AGAIN)
+        inner = self.shape[1:]
+        row_bytes = int(np.prod(inner, dtype=np.int64)) * self.dtype.itemsize
+        try:
+            raw = read_raw(self.files, begin * row_bytes, end * row_bytes)
+        except OSError as error:
+            raise ReaderError(f"{self.place} cannot be read: {error}.", COPY_AGAIN) from None
+        return np.frombuffer(raw, self.dtype).reshape(-1, *inner)
+
+    def scalar(self) -> Any:
+        return self.rows(0, 1).reshape(-1)[0].item()
+
+
 class Hdf5Tree(Tree):
     """An open HDF5 file."""
 
-    def __init__(self, place: Path, file: Any) -> None:
-        self.place, self.file = place, file
+    def __init__(self, linked: LinkedFiles) -> None:
+        self.place, self.linked, self.file = linked.path, linked, linked.main
         self.versions = {"h5py": str(h5py.__version__), "HDF5": str(h5py.version.hdf5_version)}
 
     def _object(self, path: str) -> Any:
         """Group or dataset, or None."""
-        try:
-            return self.file[path]
-        except DAMAGE:
-            return None
+        return self.linked.find(join(path)).item
 
     def names(self, path: str) -> list[str]:
         group = self._object(path)
         try:
-            return sorted(group) if isinstance(group, h5py.Group) else []
+            # A name that is no Unicode is none of NWB.
+            return sorted(n for n in group if isinstance(n, str)) if isinstance(group, h5py.Group) else []
         except DAMAGE:
             return []
 
@@ -131,9 +145,9 @@ class Hdf5Tree(Tree):
 
     def _attribute(self, found: Any, name: str) -> Any:
         try:
-            dtype = found.attrs.get_id(name).dtype
-            is_reference = h5py.check_ref_dtype(dtype) is h5py.Reference
-            if dtype.kind not in "biufSU" and not is_reference and h5py.check_string_dtype(dtype) is None:
+            held = found.attrs.get_id(name)
+            is_reference = h5py.check_ref_dtype(held.dtype) is h5py.Reference
+            if not is_reference and not hdf5_damage.is_plain(held):
                 return None
             value = found.attrs[name]
         except DAMAGE:
@@ -145,6 +159,14 @@ class Hdf5Tree(Tree):
     def is_elsewhere(self, path: str) -> bool:
         found = self._object(path)
         return found is not None and found.file.id != self.file.id
+
+    def may_hold(self, path: str, name: str) -> bool:
+        above, _, last = join(path).rpartition("/")
+        try:
+            group = self._object(above)
+            return not isinstance(group, h5py.Group) or may_lead_to(group, last, name)
+        except DAMAGE:
+            return True
 
     def _path_of(self, reference: Any, owner: Any) -> str:
         try:
@@ -160,7 +182,7 @@ class Hdf5Tree(Tree):
             target = self.broken_link(path)
             if target is not None:
                 raise ReaderError(
-                    f"{place} is a link to {target}, which is not there.",
+                    f"{place} is a link to {target}.",
                     f"Put the linked file back where {self.place.name} expects it.",
                 )
             raise ReaderError(f"{place} is missing.", COPY_AGAIN)
@@ -170,40 +192,15 @@ class Hdf5Tree(Tree):
             raise ReaderError(f"{place} is damaged: {error}.", COPY_AGAIN) from None
 
     def _array(self, dataset: Any, place: str) -> Array:
-        shape = tuple(int(n) for n in dataset.shape or ())
-        stored = int(dataset.id.get_storage_size())
-        promised = int(np.prod([float(n) for n in shape])) * dataset.dtype.itemsize
-        if promised > _BIG_BYTES and promised > _MOST_COMPRESSION * stored and not dataset.external:
-            raise ReaderError(
-                f"{place} promises {promised} bytes, but {stored} are stored; the rest was never written.",
-                COPY_AGAIN,
-            )
-        within = not dataset.external and not dataset.is_virtual
-        if dataset.chunks is None and promised > stored and within:
-            raise ReaderError(
-                f"{place} promises {promised} bytes, but {stored} are stored; its values would read as "
-                f"{dataset.fillvalue}.",
-                "Writing was interrupted: " + COPY_AGAIN.lower(),
-            )
-        if dataset.chunks and promised:
-            counts = [-(-n // chunk) for n, chunk in zip(shape, dataset.chunks, strict=True)]
-            missing = int(np.prod(counts)) - int(dataset.id.get_num_chunks())
-            if missing > 0:
-                raise ReaderError(
-                    f"{place} lacks {missing} of {int(np.prod(counts))} chunks; its values there would read "
-                    f"as {dataset.fillvalue}.",
-                    "Writing was interrupted, or the copy is incomplete: " + COPY_AGAIN.lower(),
-                )
-        is_text = h5py.check_string_dtype(dataset.dtype) is not None
+        require_whole(dataset, place, self.linked)
+        is_text = h5py.check_string_dtype(dataset.dtype) is not None and hdf5_damage.is_plain(dataset.id)
         plain = dataset.dtype.kind in "biuf" and dataset.dtype.itemsize <= 8
-        return _Hdf5Array(
-            place=place,
-            shape=shape,
-            dtype=dataset.dtype if plain else None,
-            is_text=is_text,
-            rows_per_chunk=int(dataset.chunks[0]) if dataset.chunks else 1,
-            dataset=dataset,
-        )
+        shape = tuple(int(n) for n in dataset.shape or ())
+        dtype = dataset.dtype if plain else None
+        if dataset.external:
+            return _RawArray(place, shape, dtype, False, 1, raw_files(dataset, place))
+        rows_per_chunk = int(dataset.chunks[0]) if dataset.chunks else 1
+        return _Hdf5Array(place, shape, dtype, is_text, rows_per_chunk, dataset)
 
     def references(self, path: str) -> list[str] | None:
         dataset = self._object(path)
@@ -224,51 +221,19 @@ class Hdf5Tree(Tree):
             return path
 
     def broken_link(self, path: str) -> str | None:
-        at = "/"
-        for part in join(path).strip("/").split("/"):
-            at = join(at, part)
-            if self._object(at) is not None:
-                continue
-            try:
-                link = self.file.get(at, getlink=True)
-            except DAMAGE:
-                return None
-            if isinstance(link, h5py.ExternalLink):
-                return f"{link.filename}:{link.path}"
-            return str(link.path) if isinstance(link, h5py.SoftLink) else None
-        return None
+        return self.linked.find(join(path)).broken
+
+    def files_of(self, path: str) -> tuple[Path, ...]:
+        found = self.linked.find(join(path))
+        if not isinstance(found.item, h5py.Dataset):
+            return found.files
+        try:
+            return (*found.files, *require_whole(found.item, path, self.linked))
+        except (ReaderError, *DAMAGE):
+            return found.files
 
     def close(self) -> None:
-        self.file.close()
-
-
-def linked_files(path: Path, tops: tuple[str, ...]) -> list[Path]:
-    """Other files that links below some groups lead to, those that are there."""
-    found: set[Path] = set()
-
-    def visit(group: Any, depth: int) -> None:
-        for name in group:
-            link = group.get(name, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                found.add((path.parent / link.filename).resolve())
-            elif isinstance(link, h5py.HardLink) and depth < 6:
-                member = group[name]
-                if isinstance(member, h5py.Group):
-                    visit(member, depth + 1)
-                elif isinstance(member, h5py.Dataset) and member.external:
-                    found.update((path.parent / external[0]).resolve() for external in member.external)
-
-    try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            for top in tops:
-                link = file.get(top, getlink=True) if top in file or file.get(top, getlink=True) else None
-                if isinstance(link, h5py.ExternalLink):
-                    found.add((path.parent / link.filename).resolve())
-                elif isinstance(file.get(top), h5py.Group):
-                    visit(file[top], 0)
-    except DAMAGE:
-        pass
-    return sorted(file for file in found if file.is_file())
+        self.linked.close()
 
 
 def _decoded(values: Any, is_text: bool) -> NDArray[Any]:

@@ -12,14 +12,24 @@ from nuclr_nwb.spikes import merge, ragged_ends
 from nuclr_nwb.tree import Tree, join
 
 _INVALID = "/intervals/invalid_times"
+_ROUNDING_S = 1e-6
+
+_SAY = "Repair the file, or say when the recording ran: --segment-starts 0 --duration SECONDS."
+_DELETE = f"Repair the file, or delete {_INVALID[1:]}."
 
 
 def invalid_times(tree: Tree) -> NDArray[np.float64]:
     """(M, 2) float64 seconds, merged; (0, 2) when the file names none.
 
     Raises:
-        ReaderError: Not finite, or reversed.
+        ReaderError: Not finite, or reversed; a link that leads nowhere.
     """
+    target = tree.broken_link(_INVALID)
+    if target is not None:
+        raise ReaderError(
+            f"{tree.place}:{_INVALID} is a link to {target}: which times count is not known.",
+            f"Put the linked file back where {tree.place.name} expects it.",
+        )
     if not tree.is_group(_INVALID):
         return np.empty((0, 2))
     edges = [
@@ -29,22 +39,42 @@ def invalid_times(tree: Tree) -> NDArray[np.float64]:
     if len(edges[0]) != len(edges[1]):
         raise ReaderError(
             f"{tree.place}:{_INVALID} has {len(edges[0])} starts and {len(edges[1])} ends.",
-            "Repair the file.",
+            _DELETE,
         )
     intervals = np.stack(edges, axis=1)
-    return merge(_checked(intervals, f"{tree.place}:{_INVALID}"))
+    intervals = _checked(intervals, f"{tree.place}:{_INVALID}", _DELETE)
+    # One without length takes nothing away, but would cut an interval in two.
+    return merge(intervals[intervals[:, 1] > intervals[:, 0]])
 
 
-def _checked(intervals: NDArray[np.float64], place: str) -> NDArray[np.float64]:
+def _checked(intervals: NDArray[np.float64], place: str, fix: str) -> NDArray[np.float64]:
     broken = ~np.isfinite(intervals).all(axis=1) | (intervals[:, 1] < intervals[:, 0])
     if broken.any():
         row = int(np.argmax(broken))
         raise ReaderError(
             f"{place}: {int(broken.sum())} of {len(intervals)} intervals are reversed or not finite, first "
-            f"number {row}: {intervals[row, 0]:g} to {intervals[row, 1]:g} s.",
-            "Repair the file, or say when the recording ran: --segment-starts 0 --duration SECONDS.",
+            f"number {row}: {intervals[row, 0]:.9g} to {intervals[row, 1]:.9g} s.",
+            fix,
         )
     return intervals
+
+
+def _refuse_overlap(intervals: NDArray[np.float64], rows: NDArray[np.int64], place: str) -> None:
+    """Nobody observes a unit twice at a time: the times, or the index, are wrong.
+
+    Stretches that touch may overlap by what rounding makes of the time between them.
+    """
+    order = np.lexsort((intervals[:, 0], rows))
+    sorted_rows, ordered = rows[order], intervals[order]
+    twice = (sorted_rows[1:] == sorted_rows[:-1]) & (ordered[1:, 0] < ordered[:-1, 1] - _ROUNDING_S)
+    if twice.any():
+        at = int(np.argmax(twice))
+        raise ReaderError(
+            f"{place}: {int(twice.sum())} of {len(intervals)} intervals overlap one of the same unit, "
+            f"first {ordered[at, 0]:.9g} to {ordered[at, 1]:.9g} s and {ordered[at + 1, 0]:.9g} to "
+            f"{ordered[at + 1, 1]:.9g} s.",
+            _SAY,
+        )
 
 
 def subtract(intervals: NDArray[np.float64], gone: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -110,13 +140,16 @@ def observation_intervals(
         notes, warnings: Gain a sentence where units were observed at different times.
 
     Raises:
-        ReaderError: Broken index, or intervals that are reversed or not finite.
+        ReaderError: Broken index, a link that leads nowhere, or intervals that are reversed or not finite.
     """
     at = join(path, "obs_intervals")
     if not tree.has_array(at):
         target = tree.broken_link(at)
         if target is not None:
-            warnings.append(f"obs_intervals is a link to {target}, which is not there.")
+            raise ReaderError(
+                f"{tree.place}:{at} is a link to {target}: when the units were observed is not known.",
+                f"Put the linked file back where {tree.place.name} expects it.",
+            )
         return None
     array = tree.array(at)
     if len(array.shape) != 2 or array.shape[1] != 2 or array.dtype is None or array.dtype.kind not in "iuf":
@@ -127,10 +160,18 @@ def observation_intervals(
     intervals = intervals[np.repeat(kept, counts)]
     if not len(intervals):
         return None
-    _checked(intervals, array.place)
+    _checked(intervals, array.place, _SAY)
+    rows = np.repeat(np.arange(int(kept.sum())), counts[kept])
+    # One without length is no observation, wherever it lies.
+    intervals, rows = intervals[intervals[:, 1] > intervals[:, 0]], rows[intervals[:, 1] > intervals[:, 0]]
+    if not len(intervals):
+        raise ReaderError(
+            f"{array.place}: none of its intervals has any length.",
+            "Say when the recording ran: --segment-starts 0 --duration SECONDS.",
+        )
+    _refuse_overlap(intervals, rows, array.place)
     union = merge(intervals)
     seconds = float((union[:, 1] - union[:, 0]).sum())
-    rows = np.repeat(np.arange(int(kept.sum())), counts[kept])
     observed = np.bincount(rows, intervals[:, 1] - intervals[:, 0], minlength=int(kept.sum()))
     partly = int((observed < seconds * (1 - 1e-6)).sum())
     if partly:

@@ -61,7 +61,7 @@ def open_plane(tree: Tree, series: Series, options: ReadOptions) -> Plane:
         target = tree.broken_link(series.table) if series.table else None
         raise ReaderError(
             f"{tree.place}:{at} does not lead to a table of ROIs"
-            + (f" ({target} is not there)." if target else "."),
+            + (f" (a link to {target})." if target else "."),
             "Export the file again.",
         )
     table = read_table(tree, series.table, apart=_APART)
@@ -80,7 +80,7 @@ def open_plane(tree: Tree, series: Series, options: ReadOptions) -> Plane:
     plane_at = join(series.table, "imaging_plane")
     target = tree.broken_link(plane_at)
     if target is not None:
-        warnings.append(f"The imaging plane of {series.table} is a link to {target}, which is not there.")
+        warnings.append(f"The imaging plane of {series.table} is a link to {target}.")
     name = _plane_name(tree, plane_at)
     n_kept = int(kept.sum())
     region = tree.text(join(plane_at, "location")) or str(tree.attributes(plane_at).get("location") or "")

@@ -13,14 +13,13 @@ from nuclr_cli.api import Population, Reader, ReaderError, ReadOptions
 from nuclr_nwb.ophys import TracePart, read_ophys
 from nuclr_nwb.series import find_series
 from nuclr_nwb.session import Identity, identity
+from nuclr_nwb.sources import hdf5_sources, zarr_sources
 from nuclr_nwb.tree import DAMAGE, Tree, broken_links_below, join
 from nuclr_nwb.units import SpikePart, has_units, read_units
 from nuclr_nwb.zarr_tree import open_zarr
 
 _SUFFIXES = (".nwb", ".h5", ".hdf5")
 _EXTRA = ("tau", "dff")
-_READ_GROUPS = ("units", "processing", "general", "intervals", "analysis")
-_BULK = ("acquisition", "stimulus", "specifications")
 
 
 class NwbReader(Reader):
@@ -58,16 +57,7 @@ class NwbReader(Reader):
             return None
 
     def sources(self, path: Path) -> Sequence[Path]:
-        if path.is_file():
-            from nuclr_nwb.hdf5_tree import linked_files
-
-            return [path, *linked_files(path, _READ_GROUPS)]
-        files = [file for file in sorted(path.iterdir()) if file.is_file()]
-        for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
-            # Raw recordings are large and never read; fluorescence traces may stand beside them.
-            if folder.name not in _BULK or next(folder.rglob("rois"), None) is not None:
-                files += [file for file in sorted(folder.rglob("*")) if file.is_file()]
-        return files
+        return hdf5_sources(path) if path.is_file() else zarr_sources(path)
 
     def read(self, path: Path, options: ReadOptions) -> Iterator[Population]:
         unknown = [name for name in options.extra if name not in _EXTRA]
@@ -126,7 +116,7 @@ def _populations(tree: Tree, path: Path, options: ReadOptions) -> Iterator[Popul
     target = tree.broken_link("/units") or tree.broken_link("/units/spike_times")
     if target is not None and series:
         has_spikes = False
-        spare.append(f"The units are a link to {target}, which is not there; only fluorescence was read.")
+        spare.append(f"The units are a link to {target}; only fluorescence was read.")
     if has_spikes:
         for part in read_units(tree, options):
             name = part.name or ("ephys" if series else "0")
@@ -162,6 +152,7 @@ def _population(
         warnings=tuple(dict.fromkeys([*spare, *part.warnings])),
         provenance={
             "reader": NwbReader.name,
+            "path": str(tree.place),
             "detected": "units" if is_spikes else "fluorescence series",
             "versions": {"numpy": np.__version__, **tree.versions},
             **details,
@@ -197,7 +188,7 @@ def _warnings(tree: Tree, options: ReadOptions, has_spikes: bool, has_series: bo
             warnings.append(f"The file holds no units with spikes: {', '.join(unused)} changed nothing.")
     for top in ("/", "/processing", *(join("/processing", name) for name in tree.names("/processing"))):
         for at, target in broken_links_below(tree, top):
-            warnings.append(f"{tree.place}:{at} is a link to {target}, which is not there; it was not read.")
+            warnings.append(f"{tree.place}:{at} is a link to {target}; it was not read.")
     return warnings
 
 

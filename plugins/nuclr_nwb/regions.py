@@ -107,7 +107,7 @@ def _electrode_texts(tree: Tree, name: str, found: Places) -> NDArray[np.str_] |
     if not tree.has_array(at):
         target = tree.broken_link(at)
         if target is not None:
-            found.warnings.append(f"The electrodes' {name} is a link to {target}, which is not there.")
+            found.warnings.append(f"The electrodes' {name} is a link to {target}.")
         return None
     try:
         array = tree.array(at)

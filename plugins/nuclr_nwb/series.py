@@ -45,12 +45,14 @@ class Series:
 
 
 def find_series(tree: Tree) -> list[Series]:
-    """Every group with ``data`` and ``rois``, in natural order of its path."""
+    """Every group with ``data`` and ``rois``, and every RoiResponseSeries, in natural order of its path."""
     found = []
     for top in _TOPS:
-        for path in walk_groups(tree, top):
-            names = tree.names(path)
-            if "data" in names and "rois" in names:
+        # Raw recordings lie there, and often in files of their own.
+        for path in walk_groups(tree, top, "rois" if top == "/acquisition" else None):
+            names, kind = tree.names(path), tree.attributes(path).get("neurodata_type")
+            # One that lacks a part is found too, so that reading says what is missing.
+            if {"data", "rois"} <= set(names) or kind == "RoiResponseSeries":
                 container = path.rpartition("/")[0]
                 table = tree.attributes(join(path, "rois")).get("table")
                 found.append(

@@ -88,7 +88,8 @@ def column_names(tree: Tree, path: str) -> list[str]:
 
 def _listed(tree: Tree, path: str) -> list[str]:
     named = tree.attributes(path).get("colnames")
-    return [str(name) for name in named] if isinstance(named, list) else []
+    # Some writers list the ids too, which are no column.
+    return [str(name) for name in named if name != "id"] if isinstance(named, list) else []
 
 
 def _is_column(tree: Tree, path: str, name: str) -> bool:
@@ -117,7 +118,7 @@ def _read_column(tree: Tree, table: Table, name: str, left_out: list[str]) -> No
     at = join(table.path, name)
     target = tree.broken_link(at)
     if target is not None:
-        table.warnings.append(f"The column {name!r} is a link to {target}, which is not there: left out.")
+        table.warnings.append(f"The column {name!r} is a link to {target}: left out.")
         return
     if not tree.has_array(at):
         table.warnings.append(f"{table.path} names a column {name!r} that it does not hold: left out.")

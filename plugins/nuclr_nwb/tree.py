@@ -130,11 +130,22 @@ class Tree(ABC):
 
     @abstractmethod
     def broken_link(self, path: str) -> str | None:
-        """Where a link that leads nowhere points (``other.nwb:/units``); None when `path` is none."""
+        """Where a link that leads nowhere points, and why it does; None when `path` is none.
+
+        ``other.nwb:/units, which is not there``
+        """
 
     def is_elsewhere(self, path: str) -> bool:
         """Whether `path` lies in another file, behind a link."""
         return False
+
+    def may_hold(self, path: str, name: str) -> bool:
+        """Whether something called `name` may lie at or below `path`; told without reading linked files."""
+        return True
+
+    def files_of(self, path: str) -> tuple[Path, ...]:
+        """Files beside the opened one that links on the way to `path` lead to, or that hold its values."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:
@@ -164,8 +175,14 @@ def join(*parts: str) -> str:
     return posixpath.normpath("/" + "/".join(parts)).replace("//", "/")
 
 
-def walk_groups(tree: Tree, top: str) -> Iterator[str]:
-    """Every group below `top` (itself first), each object once, also when links lead in circles."""
+def walk_groups(tree: Tree, top: str, holding: str | None = None) -> Iterator[str]:
+    """Every group below `top` (itself first), each object once, also when links lead in circles.
+
+    Args:
+        tree: The file.
+        top: Where to begin.
+        holding: Links to files in which nothing has this name are not followed.
+    """
     seen: set[str] = set()
 
     def visit(path: str, depth: int) -> Iterator[str]:
@@ -177,6 +194,8 @@ def walk_groups(tree: Tree, top: str) -> Iterator[str]:
         if "colnames" in tree.attributes(path):
             return  # a table: nothing but columns below
         for name in tree.names(path):
+            if holding is not None and not tree.may_hold(join(path, name), holding):
+                continue
             if tree.is_group(join(path, name)):
                 yield from visit(join(path, name), depth + 1)
 

@@ -56,7 +56,7 @@ def read_units(tree: Tree, options: ReadOptions) -> Iterator[SpikePart]:
     target = tree.broken_link(UNITS)
     if target is not None:
         raise ReaderError(
-            f"{tree.place}: the units are a link to {target}, which is not there.",
+            f"{tree.place}: the units are a link to {target}.",
             f"Put the linked file back where {tree.place.name} expects it.",
         )
     table = read_table(tree, UNITS, apart=APART)

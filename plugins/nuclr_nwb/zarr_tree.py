@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,36 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.api import MissingPackageError, ReaderError, safe_files
+from nuclr_cli.api import ReaderError, safe_zarr
 from nuclr_nwb.tree import COPY_AGAIN, DAMAGE, Array, Tree, join
 
-# Codecs that only rearrange bytes. `pickle` is not among them: decoding it runs code in older numcodecs.
-_PLAIN_CODECS = frozenset(
-    {
-        "blosc",
-        "zstd",
-        "lz4",
-        "zlib",
-        "gzip",
-        "bz2",
-        "lzma",
-        "delta",
-        "shuffle",
-        "bitround",
-        "fixedscaleoffset",
-        "quantize",
-        "packbits",
-        "astype",
-        "categorize",
-        "crc32",
-        "crc32c",
-        "adler32",
-        "fletcher32",
-        "vlen-utf8",
-        "vlen-bytes",
-        "json2",
-    }
-)
 _LONGEST_LINK = 8
 
 
@@ -56,15 +28,8 @@ def open_zarr(folder: Path) -> ZarrTree:
         raise ReaderError(
             f"{folder} is a Zarr store of format 3; nuclr reads format 2.", "Export it to HDF5 with pynwb."
         )
-    try:
-        zarr = importlib.import_module("zarr")
-    except ImportError:
-        raise MissingPackageError("hdmf-zarr", f"Reading the Zarr store {folder}") from None
-    try:
-        group = zarr.open_group(str(folder), mode="r")
-    except Exception as error:  # zarr raises its own types, which differ between versions
-        raise ReaderError(f"{folder} cannot be opened as a Zarr group: {error}.", COPY_AGAIN) from None
-    tree = ZarrTree(folder, group, str(zarr.__version__))
+    group, version = safe_zarr.open_group(folder, "hdmf-zarr", f"Reading the Zarr store {folder}", COPY_AGAIN)
+    tree = ZarrTree(folder, group, version)
     tree.versions["NWB (of the file)"] = str(tree.attributes("/").get("nwb_version"))
     return tree
 
@@ -127,9 +92,9 @@ class ZarrTree(Tree):
                 return join(at, part, *parts), None
             source, target = str(link.get("source", ".")), join(str(link.get("path", "")))
             if source not in (".", "") or not self._folder(target).is_dir():
-                return join(at, part), f"{source}:{target}"
+                return join(at, part), f"{source}:{target}, which is not there"
             at, parts = "/", [*(piece for piece in target.split("/") if piece), *parts]
-        return join(path), path
+        return join(path), f"{path}, which leads in a circle"
 
     def names(self, path: str) -> list[str]:
         at = self._follow(path)[0]
@@ -153,43 +118,29 @@ class ZarrTree(Tree):
         at, broken = self._follow(path)
         place = f"{self.place}:{path}"
         if broken is not None:
-            raise ReaderError(
-                f"{place} is a link to {broken}, which is not there.", "Put the linked store back."
-            )
+            raise ReaderError(f"{place} is a link to {broken}.", "Put the linked store back.")
         folder = self._folder(at)
         if not (folder / ".zarray").is_file():
             raise ReaderError(f"{place} is missing.", COPY_AGAIN)
-        header = safe_files.read_json(folder / ".zarray")
-        filters = header.get("filters") or []
-        codecs = [header.get("compressor"), *(filters if isinstance(filters, list) else [filters])]
-        names = [codec.get("id") if isinstance(codec, dict) else codec for codec in codecs if codec]
-        forbidden = [str(name) for name in names if str(name) not in _PLAIN_CODECS]
-        if forbidden:
-            raise ReaderError(
-                f"{place} is encoded with {', '.join(forbidden)}, which could run code.",
-                "Export the file to HDF5 with pynwb.",
-            )
+        array, codecs = safe_zarr.open_array(
+            self.group,
+            at.strip("/"),
+            folder,
+            place,
+            fix=COPY_AGAIN,
+            fix_codecs="Export the file to HDF5 with pynwb.",
+        )
         try:
-            array = self.group[at.strip("/")]
-            missing, n_chunks = array.nchunks - array.nchunks_initialized, array.nchunks
             dtype = np.dtype(array.dtype)
             shape = tuple(int(n) for n in array.shape)
             rows_per_chunk = int(array.chunks[0]) if array.chunks else 1
         except Exception as error:
             raise ReaderError(f"{place} is damaged: {error}.", COPY_AGAIN) from None
-        if missing:
-            raise ReaderError(
-                f"{place} lacks {missing} of {n_chunks} chunks; its values there would read as "
-                f"{header.get('fill_value')}.",
-                "The copy is incomplete: " + COPY_AGAIN.lower(),
-            )
-        if "blosc" in names[:1]:
-            _require_whole_blosc_chunks(folder, place)
         return _ZarrArray(
             place=place,
             shape=shape,
             dtype=dtype if dtype.kind in "biuf" and dtype.itemsize <= 8 else None,
-            is_text=dtype.kind in "US" or any(name in ("vlen-utf8", "vlen-bytes") for name in names),
+            is_text=dtype.kind in "US" or not {"vlen-utf8", "vlen-bytes"}.isdisjoint(codecs),
             rows_per_chunk=rows_per_chunk,
             array=array,
         )
@@ -211,10 +162,7 @@ def is_pickled(tree: Tree, path: str) -> bool:
     """Whether an array holds object references that only a pickle could tell."""
     if not isinstance(tree, ZarrTree):
         return False
-    header = tree._json(tree.resolve(path), ".zarray")
-    filters = header.get("filters")
-    listed = filters if isinstance(filters, list) else []
-    return any(isinstance(codec, dict) and codec.get("id") == "pickle" for codec in listed)
+    return "pickle" in safe_zarr.codecs_of(tree._json(tree.resolve(path), ".zarray"))
 
 
 def _reference_path(value: Any) -> Any:
@@ -227,14 +175,3 @@ def _reference_path(value: Any) -> Any:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _require_whole_blosc_chunks(folder: Path, place: str) -> None:
-    """Blosc decodes a chunk that was cut off, to whatever the memory holds."""
-    for chunk in folder.rglob("*"):
-        if chunk.name.startswith(".") or not chunk.is_file():
-            continue
-        with chunk.open("rb") as file:
-            head = file.read(16)
-        if len(head) < 16 or int.from_bytes(head[12:16], "little") != chunk.stat().st_size:
-            raise ReaderError(f"{place} cannot be decoded: its chunk {chunk.name} is cut off.", COPY_AGAIN)

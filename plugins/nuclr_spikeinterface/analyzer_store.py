@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.api import MissingPackageError, ReaderError, safe_files
+from nuclr_cli.api import ReaderError, safe_files, safe_zarr
 from nuclr_spikeinterface.layout import zarr_attributes
 from nuclr_spikeinterface.metrics import UnitTable, match_units, read_metrics_csv
 from nuclr_spikeinterface.zarr_sorting import Store
@@ -166,16 +165,7 @@ class _Zarr(AnalyzerStore):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        try:
-            zarr = importlib.import_module("zarr")
-        except ImportError:
-            raise MissingPackageError("zarr<3", f"Reading the analyzer {folder}") from None
-        try:
-            group = zarr.open_group(str(folder), mode="r")
-        except Exception as error:  # zarr raises its own types, which differ between versions
-            raise ReaderError(
-                f"{folder} cannot be opened as a zarr group: {error}.", "Copy it again."
-            ) from None
+        group, _ = safe_zarr.open_group(folder, "zarr<3", f"Reading the analyzer {folder}", "Copy it again.")
         self._store = Store(folder, group)
 
     def info(self) -> Mapping[str, Any]:

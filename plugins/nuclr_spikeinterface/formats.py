@@ -107,6 +107,12 @@ def read_npz(
     n_segments = number_of_segments(
         _only(safe_files.load_npz(path, "num_segment"), "num_segment", path), path
     )
+    stored = sum(name.startswith("spike_indexes_seg") for name in safe_files.npz_names(path) or ())
+    if stored > n_segments:
+        raise ReaderError(
+            f"{path} holds spikes of {stored} segments, but num_segment says {n_segments}.",
+            "Spikes would be lost; save the sorting again.",
+        )
     fs_hz = sampling_rate(_only(safe_files.load_npz(path, "sampling_frequency"), "sampling_frequency", path))
 
     def blocks() -> Iterator[Block]:

@@ -99,8 +99,8 @@ def zarr_attributes(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def saved_sortings_inside(path: Path) -> list[tuple[Path, Layout]]:
-    """Sortings inside a sorter folder that can be read directly, likeliest first."""
+def saved_sorting_inside(path: Path) -> tuple[Path, Layout] | None:
+    """The sorting inside a sorter folder that can be read directly, the likeliest when there are several."""
     output = path / "sorter_output"
     candidates = [
         path / "sorting",
@@ -111,5 +111,8 @@ def saved_sortings_inside(path: Path) -> list[tuple[Path, Layout]]:
         output / "analyzer",
         path / "in_container_sorting",
     ]
-    found = [(place, recognise(place)) for place in candidates if place.exists()]
-    return [(place, seen.layout) for place, seen in found if seen and seen.layout is not Layout.SORTER]
+    for place in candidates:
+        seen = recognise(place) if place.exists() else None
+        if seen is not None and seen.layout is not Layout.SORTER:
+            return place, seen.layout
+    return None

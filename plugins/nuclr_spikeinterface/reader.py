@@ -145,6 +145,7 @@ def _populations(path: Path, detected: str, raw: RawSorting, options: ReadOption
         warnings=(*raw.warnings, *column_warnings),
         provenance={
             "reader": SpikeInterfaceReader.name,
+            "path": str(path),
             "detected": detected,
             "versions": versions,
             "sampling_rate_hz": sampling_rate_hz(raw, options),

@@ -10,12 +10,13 @@ from typing import Any
 
 from nuclr_cli.api import MissingPackageError, ReaderError, safe_files
 from nuclr_spikeinterface.analyzer import with_recording
-from nuclr_spikeinterface.layout import Layout, saved_sortings_inside
+from nuclr_spikeinterface.layout import Layout, saved_sorting_inside
 from nuclr_spikeinterface.sorting import RawSorting
 from nuclr_spikeinterface.wrapped import from_sorting
 
 _LOG = "spikeinterface_log.json"
 _ATTRIBUTES = "recording_attributes.json"
+_READ_WHEN_TRUSTED = ("spikeinterface_params.json", "spikeinterface_recording.json")  # by SpikeInterface
 # Copies of the recording beside the sorting; hashing them would take longer than reading the spikes.
 _RECORDINGS = frozenset([".dat", ".bin", ".raw"])
 
@@ -44,8 +45,8 @@ def read_sorter_folder(
         trace = log.get("error_trace")
         reason = str(trace[-1]).strip() if isinstance(trace, list) and trace else "see the log"
         raise ReaderError(f"{folder}: the sorter {sorter!r} failed: {reason}.", "Run the sorter again.")
-    inside = saved_sortings_inside(folder)
-    if trust and not (inside and inside[0][1] is Layout.PHY):
+    inside = saved_sorting_inside(folder)
+    if trust and not (inside and inside[1] is Layout.PHY):
         try:
             raw = _load(folder, sorter)
         except MissingPackageError:
@@ -59,7 +60,7 @@ def read_sorter_folder(
             "running code is saved inside it.",
             "Add --trust to let SpikeInterface load it, or pass what sorting.save(folder=...) writes.",
         )
-    place, layout = inside[0]
+    place, layout = inside
     raw = read_layout(place, layout)
     inner = place.relative_to(folder)
     note = f"The folder is the output of the sorter {sorter!r}; its sorting was read from {inner}."
@@ -74,10 +75,10 @@ def sorter_files(folder: Path, files_of: Callable[[Path], list[Path]]) -> list[P
         folder: The sorter folder.
         files_of: Files of a place of a known layout.
     """
-    own = [folder / _LOG, folder / _ATTRIBUTES]
-    inside = saved_sortings_inside(folder)
+    own = [folder / name for name in (_LOG, _ATTRIBUTES, *_READ_WHEN_TRUSTED)]
+    inside = saved_sorting_inside(folder)
     if inside:
-        return own + files_of(inside[0][0])
+        return own + files_of(inside[0])
     return own + [f for f in sorted((folder / "sorter_output").rglob("*")) if f.suffix not in _RECORDINGS]
 
 

@@ -79,13 +79,15 @@ def text_ids(ids: Any, place: Path) -> NDArray[np.str_]:
         place: File they come from, for messages.
 
     Raises:
-        ReaderError: Not a flat list of numbers and texts, or two are equal as text.
+        ReaderError: Not a flat list of numbers and texts, none at all, or two are equal as text.
     """
     values = ids.tolist() if isinstance(ids, np.ndarray) else ids
     if not isinstance(values, list) or any(not isinstance(v, (str, int, float)) for v in values):
         raise ReaderError(
             f"{place}: unit_ids is not a flat list of numbers or texts.", "Save the sorting again."
         )
+    if not values:
+        raise ReaderError(f"{place}: the sorting has no units, 0 ids.", "Check that the sorter found any.")
     names = np.array([str(value) for value in values], dtype=np.str_)
     unique, counts = np.unique(names, return_counts=True)
     if (counts > 1).any():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.api import MissingPackageError, ReaderError, safe_files
+from nuclr_cli.api import ReaderError, safe_files, safe_zarr
 from nuclr_spikeinterface.layout import zarr_attributes
 from nuclr_spikeinterface.sorting import (
     Block,
@@ -23,33 +22,8 @@ from nuclr_spikeinterface.sorting import (
     text_ids,
 )
 
-# Codecs that only rearrange bytes. `pickle` is not among them: decoding it runs code in older numcodecs.
-_PLAIN_CODECS = frozenset(
-    [
-        "blosc",
-        "zstd",
-        "lz4",
-        "zlib",
-        "gzip",
-        "bz2",
-        "lzma",
-        "delta",
-        "shuffle",
-        "bitround",
-        "fixedscaleoffset",
-        "quantize",
-        "packbits",
-        "astype",
-        "categorize",
-        "crc32",
-        "crc32c",
-        "adler32",
-        "fletcher32",
-        "vlen-utf8",
-        "vlen-bytes",
-        "json2",
-    ]
-)
+_COPY_AGAIN = "Copy it again, or save it again."
+_WITHOUT_OBJECTS = "Save the sorting again, without object columns."
 
 
 def read_zarr(folder: Path) -> RawSorting:
@@ -59,15 +33,10 @@ def read_zarr(folder: Path) -> RawSorting:
         ReaderError: An array is missing, damaged, lacks chunks, or uses a codec that could run code.
         MissingPackageError: zarr is not installed.
     """
-    try:
-        zarr = importlib.import_module("zarr")
-    except ImportError:
-        raise MissingPackageError("zarr<3", f"Reading the zarr sorting {folder}") from None
     attributes = zarr_attributes(folder)
-    try:
-        group = zarr.open_group(str(folder), mode="r")
-    except Exception as error:  # zarr raises its own types, which differ between versions
-        raise ReaderError(f"{folder} cannot be opened as a zarr group: {error}.", "Copy it again.") from None
+    group, version = safe_zarr.open_group(
+        folder, "zarr<3", f"Reading the zarr sorting {folder}", "Copy it again."
+    )
     store = Store(folder, group)
     unit_ids = text_ids(store.values("unit_ids"), folder / "unit_ids")
     samples, units = store.array("spikes/sample_index"), store.array("spikes/unit_index")
@@ -95,7 +64,7 @@ def read_zarr(folder: Path) -> RawSorting:
                     yield Block(number, sample_part[a - begin : b - begin], unit_part[a - begin : b - begin])
 
     written_by = attributes.get("zarr_class_info")
-    versions = {"zarr": str(zarr.__version__)}
+    versions = {"zarr": version}
     if isinstance(written_by, dict) and isinstance(written_by.get("version"), str):
         versions["spikeinterface (writer)"] = written_by["version"]
     annotations = attributes.get("annotations")
@@ -125,44 +94,26 @@ class Store:
         Raises:
             ReaderError: Missing, damaged, or a chunk was never written (zarr would return zeros for it).
         """
-        place = self.folder / name
-        self.check_codecs(name)
-        try:
-            array = self.group[name]
-            written, expected = array.nchunks_initialized, array.nchunks
-        except Exception as error:
-            raise ReaderError(f"{place} is damaged: {error}.", "Copy it again, or save it again.") from None
-        if written != expected:
-            raise ReaderError(
-                f"{place} lacks {expected - written} of {expected} chunks; its values there would read as 0.",
-                "The copy is incomplete: copy it again, or save it again.",
-            )
-        if getattr(array.compressor, "codec_id", "") == "blosc":
-            _require_whole_blosc_chunks(place)
+        folder = self._require(name)
+        array, _ = safe_zarr.open_array(
+            self.group, name, folder, folder, fix=_COPY_AGAIN, fix_codecs=_WITHOUT_OBJECTS
+        )
         return array
+
+    def _require(self, name: str) -> Path:
+        folder = self.folder / name
+        if not (folder / ".zarray").is_file():
+            raise ReaderError(
+                f"{self.folder} has no array {name!r}; a SpikeInterface zarr sorting needs it.", _COPY_AGAIN
+            )
+        return folder
 
     def check_codecs(self, name: str) -> None:
         """Raises:
         ReaderError: The array is missing, or its codecs could run code.
         """
-        header_path = self.folder / name / ".zarray"
-        if not header_path.is_file():
-            raise ReaderError(
-                f"{self.folder} has no array {name!r}; a SpikeInterface zarr sorting needs it.",
-                "Copy it again, or save it again.",
-            )
-        header = safe_files.read_json(header_path)
-        filters = header.get("filters") or []
-        codecs = [header.get("compressor"), *(filters if isinstance(filters, list) else [filters])]
-        names = [
-            codec.get("id") if isinstance(codec, dict) else codec for codec in codecs if codec is not None
-        ]
-        forbidden = [str(codec) for codec in names if str(codec) not in _PLAIN_CODECS]
-        if forbidden:
-            raise ReaderError(
-                f"{self.folder / name} is encoded with {', '.join(forbidden)}, which could run code.",
-                "Save the sorting again, without object columns.",
-            )
+        folder = self._require(name)
+        safe_zarr.require_plain_codecs(folder, folder, _WITHOUT_OBJECTS)
 
     def values(self, name: str) -> NDArray[Any]:
         """All values of an array."""
@@ -172,34 +123,13 @@ class Store:
     def slice(self, array: Any, begin: int, end: int) -> NDArray[Any]:
         """Rows of an array, decoded."""
         try:
-            return np.asarray(array[begin:end])
+            return safe_files.require_characters(np.asarray(array[begin:end]), self.folder / array.path)
+        except ReaderError:
+            raise
         except Exception as error:  # codecs raise RuntimeError, ValueError, their own types
             raise ReaderError(
-                f"{self.folder / array.path} cannot be decoded: {error}.", "Copy it again, or save it again."
+                f"{self.folder / array.path} cannot be decoded: {error}.", _COPY_AGAIN
             ) from None
-
-
-def _require_whole_blosc_chunks(place: Path) -> None:
-    """Blosc reads past the end of a chunk that was cut off, and returns what lies in memory there.
-
-    Raises:
-        ReaderError: A chunk is shorter or longer than its header says.
-    """
-    cut = []
-    for chunk in place.rglob("*"):
-        if chunk.name.startswith(".") or not chunk.is_file():
-            continue
-        with chunk.open("rb") as file:
-            header = file.read(16)
-        said = int.from_bytes(header[12:16], "little")
-        if len(header) < 16 or said != chunk.stat().st_size:
-            cut.append(chunk.name)
-    if cut:
-        raise ReaderError(
-            f"{place} cannot be decoded: {len(cut)} of its chunks are cut off "
-            f"({', '.join(sorted(cut)[:5])}).",
-            "Copy it again, or save it again.",
-        )
 
 
 def _segment_slices(

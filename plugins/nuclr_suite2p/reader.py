@@ -61,9 +61,9 @@ def _check_options(path: Path, options: ReadOptions) -> None:
             "Leave --option out.",
         )
     if options.min_iscell is not None and not 0 <= options.min_iscell <= 1:
-        raise ReaderError(f"--min-iscell {options.min_iscell:g} is no probability.", "Pass 0 to 1.")
+        raise ReaderError(f"{path}: --min-iscell {options.min_iscell:g} is no probability.", "Pass 0 to 1.")
     if options.red_label is not None and not options.red_label.strip():
-        raise ReaderError("--red-label is empty.", "Write --red-label NAME, or leave it out.")
+        raise ReaderError(f"{path}: --red-label is empty.", "Write --red-label NAME, or leave it out.")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _population(
         calcium=CalciumTraces(values, times.timestamps, times.fs_hz, _offsets(planes, times)[usable]),
         notes=tuple(dict.fromkeys(notes)),
         warnings=tuple(warnings),
-        provenance=_provenance(detected, planes, times, traced.provenance, units["id"][~usable]),
+        provenance=_provenance(path, detected, planes, times, traced.provenance, units["id"][~usable]),
     )
 
 
@@ -228,7 +228,12 @@ def _assumed(what: str, option: str, path: Path, notes: list[str]) -> str:
 
 
 def _provenance(
-    detected: str, planes: Sequence[_Plane], times: Timeline, traces: dict[str, Any], broken: NDArray[np.str_]
+    path: Path,
+    detected: str,
+    planes: Sequence[_Plane],
+    times: Timeline,
+    traces: dict[str, Any],
+    broken: NDArray[np.str_],
 ) -> dict[str, Any]:
     import scipy
 
@@ -236,6 +241,7 @@ def _provenance(
     dropped = [unit for plane in planes for unit in plane.unit_ids(np.flatnonzero(~plane.rois.kept))]
     return {
         "reader": Suite2pReader.name,
+        "path": str(path),
         "detected": detected,
         "versions": {
             "suite2p_files": ", ".join(suite2p),

@@ -112,10 +112,19 @@ class TraceFile:
 
 @dataclass
 class Broken:
-    """Units whose traces cannot be used, by row of the result, and why."""
+    """Units whose traces cannot be used, by row of the result, and why.
+
+    Attributes:
+        not_finite: NaN or infinite samples in frames that count.
+        no_mean: No fluorescence to divide by.
+        bridged: Usable units that had such samples in frames that do not count, where they do no harm.
+        bridged_samples: How many these were; one that is missing in F and in Fneu counts once.
+    """
 
     not_finite: list[int] = field(default_factory=list)
     no_mean: list[int] = field(default_factory=list)
+    bridged: list[int] = field(default_factory=list)
+    bridged_samples: int = 0
 
 
 def fill(
@@ -144,11 +153,32 @@ def fill(
         which = rows[begin : begin + step]
         column = first_column + begin
         inputs = [file.rows(which)[:, : len(frames)] for file in files]
-        finite = np.all([np.isfinite(block).all(axis=1) for block in inputs], axis=0)
+        finite = np.all([np.isfinite(block[:, frames]).all(axis=1) for block in inputs], axis=0)
+        lost = np.any([~np.isfinite(block) for block in inputs], axis=0) & finite[:, None]
         for block in inputs:
             block[~finite] = 1.0  # keeps the filters free of warnings; the unit is refused or left out
+            _bridge(block, frames)
+        broken.bridged += (column + np.flatnonzero(lost.any(axis=1))).tolist()
+        broken.bridged_samples += int(lost.sum())
         made = make(*inputs)
         usable = np.isfinite(made).all(axis=1)
         broken.not_finite += (column + np.flatnonzero(~finite)).tolist()
         broken.no_mean += (column + np.flatnonzero(finite & ~usable)).tolist()
         values[:, column : column + len(which)] = (made if keep_all else made[:, frames]).T
+
+
+def _bridge(block: Traces, frames: NDArray[np.bool_]) -> None:
+    """Put straight lines where samples are not finite in frames that do not count: no filter may see NaN.
+
+    One NaN would spread over a whole window of the baseline. Other samples of such frames stay: Suite2p's own
+    baseline sees them, too.
+
+    Args:
+        block: (n, T), changed in place; finite in all `frames`.
+        frames: (T,) frames that count; the lines run between these.
+    """
+    lost = ~np.isfinite(block)
+    known = np.flatnonzero(frames)
+    for row in np.flatnonzero(lost.any(axis=1)):
+        gaps = np.flatnonzero(lost[row])
+        block[row, gaps] = np.interp(gaps, known, block[row, known])

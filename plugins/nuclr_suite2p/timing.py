@@ -101,11 +101,16 @@ def timeline(planes: Sequence[PlaneTiming], options: ReadOptions) -> Timeline:
     )
 
 
+def _place(planes: Sequence[PlaneTiming]) -> Path:
+    """Folder that an error about all planes is about."""
+    return planes[0].folder.path.parent if len(planes) > 1 else planes[0].folder.path
+
+
 def _common_length(planes: Sequence[PlaneTiming], notes: list[str], warnings: list[str]) -> int:
     lengths = [plane.n_frames for plane in planes]
     shortest, longest = min(lengths), max(lengths)
     told = ", ".join(f"{plane.folder.path.name} {plane.n_frames}" for plane in planes)
-    where = planes[0].folder.path.parent if len(planes) > 1 else planes[0].folder.path
+    where = _place(planes)
     if longest - shortest > 1:
         raise ReaderError(
             f"{where}: the planes have different numbers of frames ({told}), at most 1 apart expected.",
@@ -133,7 +138,7 @@ def _frame_rate(planes: Sequence[PlaneTiming], options: ReadOptions, warnings: l
     if said is not None:
         if not low <= said <= high:
             raise ReaderError(
-                f"--fs {said:g} is not a frame rate, {low:g} to {high:g} Hz.",
+                f"{_place(planes)}: --fs {said:g} is not a frame rate, {low:g} to {high:g} Hz.",
                 "Pass frames per second of one plane.",
             )
         others = sorted({f"{fs:g}" for fs in stored.values() if not math.isclose(fs, said, rel_tol=1e-6)})
@@ -158,8 +163,8 @@ def _frame_rate(planes: Sequence[PlaneTiming], options: ReadOptions, warnings: l
             )
         if not math.isclose(fs_hz, stored[first], rel_tol=1e-6):
             raise ReaderError(
-                f"The planes have different frame rates: {first.name} {stored[first]:g} Hz, "
-                f"{path.name} {fs_hz:g} Hz.",
+                f"{_place(planes)}: the planes have different frame rates: {first.name} {stored[first]:g} "
+                f"Hz, {path.name} {fs_hz:g} Hz.",
                 "Pass the true one: --fs HZ",
             )
     return stored[first]

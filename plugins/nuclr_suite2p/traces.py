@@ -87,6 +87,11 @@ def read_traces(
     for plane, source in zip(planes, sources, strict=True):
         fill(values, source.files, plane.rows, frames, column, source.make, broken)
         column += len(plane.rows)
+    if broken.bridged:
+        notes.append(
+            f"{broken.bridged_samples} NaN or infinite samples of {len(broken.bridged)} units lie in frames "
+            "that are marked as bad: bridged by straight lines for the baseline, left out with these frames."
+        )
     recipes = [source.recipe for source in sources if source.recipe is not None]
     provenance: dict[str, Any] = {"signal": signal}
     if recipes:

@@ -16,8 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.api import ReaderError
-from nuclr_temporaldata.heaps import damaged_heap
+from nuclr_cli.api import ReaderError, hdf5_damage
 
 LONGEST_TEXT = 10_000  # characters; a longer value is no label, id or attribute
 
@@ -37,11 +36,11 @@ def opened(path: Path) -> Iterator[h5py.File]:
         ReaderError: No such file, no permission, damaged, cut off, or no HDF5.
     """
     try:
-        if (at := damaged_heap(path)) is not None:
-            raise ReaderError(
-                f"{path} is damaged: the texts at byte {at} do not follow one another.", COPY_AGAIN
-            )
         with open_file(path) as file:
+            if (at := hdf5_damage.damaged_texts(path, file)) is not None:
+                raise ReaderError(
+                    f"{path} is damaged: the texts at byte {at} do not follow one another.", COPY_AGAIN
+                )
             yield file
     except ReaderError:
         raise
@@ -127,6 +126,8 @@ def texts(data: h5py.Dataset) -> list[bytes] | None:
         ReaderError: As `values`.
     """
     require_stored(data)
+    if not hdf5_damage.is_plain(data.id):
+        damaged(data, "has a type that is damaged")
     size = max(Path(data.file.filename).stat().st_size, 1)
     step = max(_TEXT_BLOCK // size, 1)
     found: list[bytes] = []
@@ -184,6 +185,8 @@ def attribute(item: h5py.Group | h5py.File, name: str) -> str | None:
 def _holds_one_value(item: h5py.Group, name: str) -> bool:
     """Looked at before reading: HDF5 crashes on some damaged types."""
     held = item.attrs.get_id(name)
+    if not hdf5_damage.is_plain(held):
+        return False
     kind = "S" if h5py.check_string_dtype(held.dtype) else held.dtype.kind
     return kind in "biufS" and math.prod(held.shape or (1,)) == 1 and held.get_storage_size() <= LONGEST_TEXT
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import h5py
 
+from nuclr_cli.api import hdf5_damage
 from nuclr_temporaldata.hdf5 import attribute, open_file, subgroup
-from nuclr_temporaldata.heaps import damaged_heap
 
 SPIKES, CALCIUM = "spikes", "calcium_traces"
 
@@ -44,13 +44,13 @@ def recognise(path: Path) -> Sighting | None:
     try:
         if not path.is_file() or not h5py.is_hdf5(path):
             return None
-        if damaged_heap(path, _HEAD) is not None:
-            return Sighting(damaged=True) if _begins_like_one(path) else None
         try:
             file = open_file(path)
         except Exception:
             return Sighting(damaged=True) if _begins_like_one(path) else None
         with file:
+            if _would_hang(path, file):
+                return Sighting(damaged=True) if _looks_like_one(file) else None
             return look_at(file)
     except Exception:
         return None
@@ -62,6 +62,19 @@ def look_at(file: h5py.File) -> Sighting | None:
         return None
     groups = tuple(name for name in (SPIKES, CALCIUM) if subgroup(file, name) is not None)
     return Sighting(groups, by_nuclr=_NUCLR_META in file) if groups else None
+
+
+def _would_hang(path: Path, file: h5py.File) -> bool:
+    """Whether HDF5 would never come back from the attribute that tells the format."""
+    if "nwb_version" in file.attrs or "object" not in file.attrs:
+        return False
+    return hdf5_damage.text_hangs(path, file, "object")
+
+
+def _looks_like_one(file: h5py.File) -> bool:
+    """Whether a file whose texts cannot be read has the names of a temporaldata file."""
+    held = {name for name in ("domain", SPIKES, CALCIUM) if file.get(name, getlink=True) is not None}
+    return "domain" in held and len(held) > 1
 
 
 def _begins_like_one(path: Path) -> bool:

@@ -123,6 +123,7 @@ def _part(
     notes += _not_read(file, group, options)
     provenance = {
         "reader": TemporaldataReader.name,
+        "path": str(path),
         "detected": str(sighting),
         "versions": {"numpy": np.__version__, "h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version},
         "brainset": who.attributes.get("brainset", ""),
