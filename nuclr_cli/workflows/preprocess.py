@@ -144,7 +144,7 @@ def _run(
     if not jobs:
         return {}
     cores = config.jobs or usable_cores()
-    tasks = ((job, folder.staging(n), cores > 1) for n, job in enumerate(jobs))
+    tasks = ((job, folder.staging(n), cores > len(jobs)) for n, job in enumerate(jobs))
     results: dict[Path, SourceResult] = {}
     held: list[SourceResult] = []
     try:
