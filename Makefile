@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-suite2p lint types contracts unit fast install format clean
+.PHONY: help demo test test-suite2p lint types contracts unit kernels fast install format clean
 
 help:
 	@echo "make demo     install into $(VENV) and run the whole chain on simulated animals (minutes)"
@@ -23,7 +23,7 @@ install: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/nuclr demo
 
-test: lint types contracts unit
+test: lint types contracts unit kernels
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -37,6 +37,10 @@ contracts: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest -q --durations=15
+
+# Triton decides when it is imported whether it interprets kernels, so these tests have a process of their own.
+kernels: $(STAMP)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q --durations=5 tests_kernels
 
 fast: $(STAMP) lint types contracts
 	$(BIN)/python -m pytest -q -m "not slow"

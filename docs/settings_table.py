@@ -50,9 +50,13 @@ def table() -> str:
     for key in known_keys(PretrainSettings):
         if key in ("preset", "seed") or derived(key, values["ephys"][key]):
             continue
-        cells = (str(values[name][key]) for name in PRESETS)
+        cells = (_cell(values[name][key]) for name in PRESETS)
         lines.append(f"| `{key}` | {' | '.join(cells)} | {meaning(key)} |")
     return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def with_table(page: str) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from nuclr_kernels import population_attention, temporal_attention
+from nuclr_kernels import PopulationPlan, make_plan, population_attention, temporal_attention
+from nuclr_kernels.temporal_attention import tiles
+from nuclr_kernels.tile_tables import tile_table
 
 SIZES = [[5, 1, 9], [0, 7, 0, 1, 3, 0], [1], [0], [12, 12]]
 
@@ -100,6 +103,84 @@ def test_a_population_cannot_see_its_neighbour() -> None:
     assert population_attention(qkv, offsets([6, 4]))[:6].isfinite().all()
 
 
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_a_plan_stands_for_the_offsets(sizes: list[int]) -> None:
+    qkv = random_qkv(sum(sizes))
+    expected = population_attention(qkv, offsets(sizes))
+    for plan in (make_plan(sizes), make_plan(torch.tensor(sizes)), make_plan(cu_seqlens=offsets(sizes))):
+        assert torch.equal(population_attention(qkv, plan=plan), expected)
+        assert torch.equal(population_attention(qkv, offsets(sizes), plan=plan), expected)
+        assert plan.n_units == sum(sizes)
+        assert plan.max_size == max(sizes)
+        assert plan.cu_seqlens.tolist() == offsets(sizes).tolist()
+        assert plan.cu_seqlens.dtype == torch.int32
+
+
+def test_query_key_and_value_can_come_by_themselves() -> None:
+    qkv = random_qkv(9)
+    query, key, value = qkv.unbind(2)
+    found = population_attention((query, key, value), offsets([4, 5]))
+    torch.testing.assert_close(found, population_attention(qkv, offsets([4, 5])))
+
+
+@pytest.mark.parametrize(
+    "sizes", [[3, -1], [1.5], [[1, 2]], torch.tensor([2.0]), torch.tensor(3)], ids=lambda x: str(x)
+)
+def test_a_plan_takes_whole_numbers_of_units(sizes: Any) -> None:
+    with pytest.raises(ValueError, match="sizes must be a list of integers, none of them negative"):
+        make_plan(sizes)
+
+
+def test_a_plan_takes_one_description_of_the_batch() -> None:
+    for given in ({}, {"sizes": [3], "cu_seqlens": offsets([3])}):
+        with pytest.raises(ValueError, match="either sizes or cu_seqlens"):
+            make_plan(**given)
+    with pytest.raises(ValueError, match="cu_seqlens must ascend"):
+        make_plan(cu_seqlens=torch.tensor([0, 5, 4]))
+
+
+@pytest.mark.parametrize(
+    ("plan", "cu_seqlens", "said"),
+    [
+        (make_plan([3]), None, "plan is for 3 units; qkv has 4"),
+        (make_plan([4]), offsets([1, 3]), "cu_seqlens must be the plan's"),
+        (make_plan([4], "meta"), None, "plan was made for meta; qkv is on cpu"),
+        (None, None, "either cu_seqlens or a plan"),
+    ],
+)
+def test_a_plan_has_to_fit(plan: PopulationPlan | None, cu_seqlens: Tensor | None, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        population_attention(random_qkv(4), cu_seqlens, plan=plan)
+
+
+@pytest.mark.parametrize(
+    ("parts", "named"),
+    [
+        ((torch.zeros(4, 3, 2, 8), torch.zeros(4, 3, 2, 8)), "three of them"),
+        ((torch.zeros(4, 3, 8),) * 3, "query"),
+        ((torch.zeros(4, 3, 2, 8), torch.zeros(3, 3, 2, 8), torch.zeros(4, 3, 2, 8)), "key"),
+        ((torch.zeros(4, 3, 2, 8), torch.zeros(4, 3, 2, 8), torch.zeros(4, 3, 2, 8).half()), "value"),
+    ],
+)
+def test_parts_of_the_projection_have_to_fit(parts: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        population_attention(parts, offsets([4]))
+
+
+def test_the_scale_is_a_number() -> None:
+    with pytest.raises(ValueError, match="scale must be a finite number"):
+        population_attention(random_qkv(4), offsets([4]), scale=math.nan)
+
+
+def test_kernels_that_cannot_run_are_an_error_if_demanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("NUCLR_KERNELS", "triton")
+    with pytest.raises(ValueError, match="population_attention has no fused kernel here"):
+        make_plan([4])
+    monkeypatch.setenv("NUCLR_KERNELS", "reference")
+    assert not make_plan([4]).fused
+
+
 @pytest.mark.parametrize("patches", [1, 10, 32])
 @pytest.mark.parametrize("rotate_value", [True, False])
 def test_temporal_attention_matches_the_oracle(patches: int, rotate_value: bool) -> None:
@@ -181,6 +262,7 @@ def test_population_attention_names_the_wrong_argument(qkv: Tensor, cu_seqlens: 
         (random_qkv(4), torch.ones(3, 4), torch.ones(3, 8), "sin"),
         (random_qkv(4), torch.ones(3, 4).bfloat16(), torch.ones(3, 4), "cos"),
         (random_qkv(4), torch.ones(3, 4), torch.ones(3, 4).double(), "sin"),
+        (random_qkv(4), torch.ones(3, 4), torch.ones(3, 4, device="meta"), "sin"),
     ],
 )
 def test_temporal_attention_names_the_wrong_argument(
@@ -188,3 +270,42 @@ def test_temporal_attention_names_the_wrong_argument(
 ) -> None:
     with pytest.raises(ValueError, match=named):
         temporal_attention(qkv, cos, sin)
+
+
+def test_only_a_gpu_has_a_kernel_of_temporal_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = torch.ones(3, 8)
+    qkv = random_qkv(4, width=16).float()
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("NUCLR_KERNELS", "triton")
+    with pytest.raises(ValueError, match="temporal_attention has no fused kernel here"):
+        temporal_attention(qkv, table, table)
+    monkeypatch.setenv("NUCLR_KERNELS", "reference")
+    assert temporal_attention(qkv, table, table).shape == (4, 3, 2, 16)
+
+
+@pytest.mark.parametrize("capability", [(0, 0), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0)])
+@pytest.mark.parametrize("dtype", tiles.DTYPES)
+def test_temporal_tiles_of_every_gpu_fit_every_number_of_patches(
+    capability: tuple[int, int], dtype: torch.dtype
+) -> None:
+    for head_width in tiles.HEAD_WIDTHS:
+        for patches in range(1, tiles.PATCH_BOUNDS[-1] + 1):
+            bound = tiles.first_reaching(tiles.PATCH_BOUNDS, patches)
+            if tiles.refusal(dtype, head_width, bound, capability) is not None:
+                # Float32 of many patches and wide heads of more than 32 do not fit into registers.
+                assert patches > 32
+                assert head_width == 128 or (dtype == torch.float32 and patches > 64)
+                continue
+            for operation in (tiles.FORWARD, tiles.BACKWARD):
+                tile = tiles.choose_tile(operation, capability, dtype, head_width, patches)
+                assert tile == tiles.choose_tile(operation, capability, dtype, head_width, bound)
+                assert tile.constants["rows"] % tile.constants["query_rows"] == 0
+                # Units that share a tile are kept apart only where all of it is one block of queries.
+                one_block = tile.constants["rows"] == tile.constants["query_rows"]
+                assert tiles.units_per_tile(tile, patches) == 1 or one_block
+
+
+def test_temporal_tiles_change_only_where_dispatch_looks() -> None:
+    for operation in (tiles.FORWARD, tiles.BACKWARD):
+        assert {row.largest for row in tile_table(operation)} <= set(tiles.PATCH_BOUNDS)
+    assert tiles.first_reaching(tiles.PATCH_BOUNDS, 129) == 0

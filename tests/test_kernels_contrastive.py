@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nuclr_kernels import contrastive_loss
+from nuclr_kernels.contrastive import make_loss_plan, reference
 
 SIZES1, SIZES2 = [4, 6, 1, 3, 0], [5, 2, 1, 2, 3]
 # Sample 0: two pairs. 1: one pair. 2: a single unit on both sides, a pair. 3 and 4: none.
@@ -117,6 +118,96 @@ def test_extreme_temperature_stays_finite() -> None:
         assert tensor.isfinite().all()
 
 
+@pytest.mark.parametrize("chunk_elements", [1, 24, 1 << 23])
+@pytest.mark.parametrize(("dcl", "full_denom"), [(True, True), (False, True), (True, False)])
+def test_gradients_are_those_of_the_loss_however_rows_are_cut(
+    chunk_elements: int, dcl: bool, full_denom: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "CHUNK_ELEMENTS", chunk_elements)
+
+    def terms(p1: Tensor, p2: Tensor) -> tuple[Tensor, Tensor]:
+        options = {"tau": 0.5, "self_tau": 0.7, "dcl": dcl, "full_denom": full_denom}
+        return contrastive_loss(p1, p2, offsets(SIZES1), offsets(SIZES2), PARTNER, **options)
+
+    assert torch.autograd.gradcheck(terms, views())
+
+
+def test_no_matrix_of_units_times_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are cut where a whole matrix of scores would be larger than what may be alive at a time."""
+    monkeypatch.setattr(reference, "CHUNK_ELEMENTS", 1000)
+    seen = []
+    addmm = torch.addmm
+
+    def watched(*args: Tensor, **kwargs: object) -> Tensor:
+        out: Tensor = addmm(*args, **kwargs)
+        seen.append(out.numel())
+        return out
+
+    monkeypatch.setattr(torch, "addmm", watched)
+    p = torch.nn.functional.normalize(torch.randn(100, 8), dim=1)
+    contrastive_loss(p, p, offsets([100]), offsets([100]), torch.arange(100), tau=0.2)
+    assert max(seen) <= 1000
+    assert sum(seen) == 2 * 100 * 200
+
+
+def test_sixteen_bit_embeddings_give_float32_terms_and_sixteen_bit_gradients() -> None:
+    expected = contrastive_loss(*views(), offsets(SIZES1), offsets(SIZES2), PARTNER, tau=0.2)
+    p1, p2 = views(torch.bfloat16)
+    found = contrastive_loss(p1, p2, offsets(SIZES1), offsets(SIZES2), PARTNER, tau=0.2)
+    torch.stack(found).sum().backward()
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours.double(), theirs, rtol=0.02, atol=0.02)
+    assert p1.grad is not None
+    assert p1.grad.dtype == torch.bfloat16
+
+
+def test_without_gradient_none_is_computed() -> None:
+    p1, p2 = views()
+    with torch.no_grad():
+        numerator, _ = contrastive_loss(p1, p2, offsets(SIZES1), offsets(SIZES2), PARTNER, tau=0.2)
+    assert not numerator.requires_grad
+
+
+def test_a_plan_stands_for_offsets_and_partners() -> None:
+    p1, p2 = views()
+    plan = make_loss_plan(offsets(SIZES1), offsets(SIZES2), PARTNER)
+    for ours, theirs in zip(
+        contrastive_loss(p1, p2, plan=plan, tau=0.2),
+        contrastive_loss(p1, p2, offsets(SIZES1), offsets(SIZES2), PARTNER, tau=0.2),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
+    assert plan.largest == 6
+    # Largest samples first; view 2 is counted on behind the 14 units of view 1.
+    assert plan.samples.tolist()[:2] == [[4, 10, 19, 21, 1, 1], [0, 4, 14, 19, 2, 0]]
+    assert plan.partners[:3].tolist() == [-1, 17, 14]
+    assert plan.partners[14:18].tolist() == [2, -1, -1, 1]
+
+
+def test_a_plan_of_other_views_is_refused() -> None:
+    p1, p2 = views()
+    plan = make_loss_plan(offsets(SIZES1), offsets(SIZES2), PARTNER)
+    with pytest.raises(ValueError, match="plan was made for views of 14 and 13 units; got 13 and 13"):
+        contrastive_loss(p1[1:], p2, plan=plan, tau=0.2)
+    with pytest.raises(ValueError, match="give either plan or these"):
+        contrastive_loss(p1, p2, offsets(SIZES1), plan=plan, tau=0.2)
+    with pytest.raises(ValueError, match="plan is missing"):
+        contrastive_loss(p1, p2, offsets(SIZES1), tau=0.2)
+    with pytest.raises(ValueError, match="partner12"):
+        make_loss_plan(offsets(SIZES1), offsets(SIZES2), PARTNER.double())
+    with pytest.raises(ValueError, match="cu2"):
+        make_loss_plan(offsets(SIZES1), offsets(SIZES2)[:-1], PARTNER)
+
+
+def test_only_a_gpu_has_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    p1, p2 = views(torch.float32)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("NUCLR_KERNELS", "triton")
+    with pytest.raises(ValueError, match="contrastive_loss has no fused kernel here"):
+        contrastive_loss(p1, p2, offsets(SIZES1), offsets(SIZES2), PARTNER, tau=0.2)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -124,6 +215,7 @@ def test_extreme_temperature_stays_finite() -> None:
         ({"p2": torch.zeros(13, 8, dtype=torch.int64)}, "p2"),
         ({"p2": torch.zeros(13, 4, dtype=torch.float64)}, "p2"),
         ({"p2": torch.zeros(13, 8, dtype=torch.float32)}, "p2"),
+        ({"p2": torch.zeros(13, 8, dtype=torch.float64, device="meta")}, "p2"),
         ({"cu1": torch.tensor([0, 13])}, "cu1"),
         ({"cu2": torch.tensor([0, 14])}, "cu2"),
         ({"cu2": torch.tensor([0, 13])}, "cu2"),

@@ -93,7 +93,7 @@ def test_wrong_heads_are_found() -> None:
         encoder_from_reference(state("ephys"), "counts", heads=4, head_dim=16)
 
 
-def test_event_tokens_are_refused_clearly() -> None:
+def test_weights_of_another_tokeniser_are_refused_as_event_weights() -> None:
     with pytest.raises(InputError, match="events"):
         encoder_from_reference(state("ephys"), "events", heads=2, head_dim=16)
 

@@ -1,4 +1,4 @@
-"""The three operations that cost a NuCLR training step its time, on packed ragged batches.
+"""The operations that cost a NuCLR training step its time, on packed ragged batches.
 
 Every operation takes populations of different sizes packed one after the other along the unit axis; nothing
 is padded.
@@ -6,8 +6,20 @@ Letters in shapes: B populations, U units (sum over populations), L patches, H h
     embedding width.
 """
 
+from nuclr_kernels.bin_spikes import bin_spikes
 from nuclr_kernels.contrastive import contrastive_loss
-from nuclr_kernels.population_attention import population_attention
+from nuclr_kernels.event_attention import SpikeWaves, event_attention, spike_waves
+from nuclr_kernels.population_attention import PopulationPlan, make_plan, population_attention
 from nuclr_kernels.temporal_attention import temporal_attention
 
-__all__ = ["contrastive_loss", "population_attention", "temporal_attention"]
+__all__ = [
+    "PopulationPlan",
+    "SpikeWaves",
+    "bin_spikes",
+    "contrastive_loss",
+    "event_attention",
+    "make_plan",
+    "population_attention",
+    "spike_waves",
+    "temporal_attention",
+]

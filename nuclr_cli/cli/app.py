@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nuclr_cli import __version__
-from nuclr_cli.cli import demo, embed, info, label, plugins, preprocess, pretrain, probe
+from nuclr_cli.cli import demo, doctor, embed, info, label, plugins, preprocess, pretrain, probe
 
 app = typer.Typer(
     name="nuclr",
@@ -38,7 +38,7 @@ def _root(
     pass
 
 
-for module in (preprocess, info, label, pretrain, embed, probe, demo, plugins):
+for module in (preprocess, info, label, pretrain, embed, probe, demo, plugins, doctor):
     module.register(app)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from nuclr_cli.cli.console import Console
 from nuclr_cli.cli.options import command
+from nuclr_cli.wording import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -65,10 +66,14 @@ def embed(
         if record.unseen:
             shown = ", ".join(record.unseen[:5]) + (" ..." if len(record.unseen) > 5 else "")
             console.print(
-                f"{record.n_unseen} units were active in no window; their embedding is null: {shown}"
+                counted(
+                    record.n_unseen,
+                    f"unit was active in no window; its embedding is null: {shown}",
+                    f"units were active in no window; their embedding is null: {shown}",
+                )
             )
         console.print(
-            f"{record.n_units} units x {record.dim} numbers -> {record.out}  "
+            f"{counted(record.n_units, 'unit')} x {record.dim} numbers -> {record.out}  "
             f"(run {record.run}, step {record.checkpoint}, {record.seconds:.0f} s)"
         )
 

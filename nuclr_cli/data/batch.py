@@ -1,7 +1,7 @@
 """Packed batches: populations one after the other along the unit axis, cut under a cap on tokens.
 
-A token is one patch of one unit in one view. Memory and time grow with tokens, not with windows: a window may
-hold twenty units or a thousand.
+A token is one patch, or latent, of one unit in one view. Memory and time grow with tokens, not with windows:
+a window may hold twenty units or a thousand.
 """
 
 from __future__ import annotations
@@ -30,20 +30,25 @@ class PackedViews:
 
     Attributes:
         modality: Of all of them.
-        inputs: (U, patches, samples per patch) float32.
+        inputs: (U, patches, samples per patch) float32; of events (S,) seconds, unit after unit.
         ids: (U,) int64: unit row within its own population; unique within a population only.
         units_per_population: (B,) int64, sums to U.
+        spikes_per_unit: Of events (U,) int64, sums to S; else None. Stays on the CPU, where it is needed.
+        n_latents: Of events, the tokens of a unit; else 0.
     """
 
     modality: Modality
     inputs: torch.Tensor
     ids: torch.Tensor
     units_per_population: torch.Tensor
+    spikes_per_unit: torch.Tensor | None = None
+    n_latents: int = 0
 
     @property
     def n_tokens(self) -> int:
-        """Units times patches."""
-        return int(self.inputs.shape[0]) * int(self.inputs.shape[1])
+        """Units times patches, or latents."""
+        per_unit = self.inputs.shape[1] if self.spikes_per_unit is None else self.n_latents
+        return len(self.ids) * int(per_unit)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PackedViews:
         """The same views on `device`."""
@@ -52,6 +57,8 @@ class PackedViews:
             self.inputs.to(device, non_blocking=non_blocking),
             self.ids.to(device, non_blocking=non_blocking),
             self.units_per_population.to(device, non_blocking=non_blocking),
+            self.spikes_per_unit,
+            self.n_latents,
         )
 
 
@@ -100,12 +107,21 @@ class EvaluationBatch:
 
 def pack_views(views: Sequence[View], modality: Modality) -> PackedViews:
     """Pack one view of each population; at least one view."""
+    spikes = spikes_of_units(views)
     return PackedViews(
         modality,
         torch.from_numpy(np.concatenate([view.inputs for view in views])),
         torch.from_numpy(np.concatenate([view.rows for view in views])),
         torch.tensor([len(view.rows) for view in views], dtype=torch.int64),
+        None if spikes is None else torch.from_numpy(spikes),
+        views[0].n_latents,
     )
+
+
+def spikes_of_units(views: Sequence[View]) -> NDArray[np.int64] | None:
+    """(U,) spikes of every unit of all views, None unless they hold events."""
+    parts = [view.spikes_per_unit for view in views if view.spikes_per_unit is not None]
+    return np.concatenate(parts) if parts else None
 
 
 def pack(pairs: Sequence[ViewPair]) -> PairBatch:
@@ -165,7 +181,7 @@ def evaluation_batches(
     size = 0
     for number in deal_windows(len(starts), rank, world):
         view = make_view(session, starts[number], tokens)
-        n_tokens = len(view.rows) * view.inputs.shape[1]
+        n_tokens = view.n_tokens
         if n_tokens == 0:
             continue
         if waiting and size + n_tokens > max_tokens:
@@ -197,4 +213,4 @@ def covered_events(
 
 
 def _pair_tokens(pair: ViewPair) -> int:
-    return sum(view.inputs.shape[0] * view.inputs.shape[1] for view in (pair.view1, pair.view2))
+    return pair.view1.n_tokens + pair.view2.n_tokens

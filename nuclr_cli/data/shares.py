@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
 from nuclr_cli.api import Modality
-from nuclr_cli.data.batch import PackedViews, PairBatch, plan_cut
+from nuclr_cli.data.batch import PackedViews, PairBatch, plan_cut, spikes_of_units
 from nuclr_cli.data.recording import Recording
 from nuclr_cli.data.tokens import TokenSpec
 from nuclr_cli.data.views import DroppedSample, DropReason, View, ViewPair, draw_pair
@@ -61,12 +62,19 @@ class Share:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the views of one micro-batch lie in `PackedShare.flat`."""
+    """How the views of one micro-batch lie in `PackedShare.flat`.
+
+    Attributes:
+        shape: (patches, samples) of a unit's inputs; () of a spike's time.
+        spikes: For each view, spikes of every unit if it holds events, else None.
+    """
 
     modality: Modality
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
+    n_latents: int
     ids: tuple[NDArray[np.int64], NDArray[np.int64]]
     units: tuple[NDArray[np.int64], NDArray[np.int64]]
+    spikes: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]
     n_pairs: int
 
 
@@ -90,12 +98,20 @@ class PackedShare:
         place = 0
         for layout in self.layouts:
             packed: list[PackedViews] = []
-            for ids, units in zip(layout.ids, layout.units, strict=True):
-                size = len(ids) * layout.shape[0] * layout.shape[1]
-                inputs = self.flat[place : place + size].view(len(ids), *layout.shape)
+            for ids, units, spikes in zip(layout.ids, layout.units, layout.spikes, strict=True):
+                length = len(ids) if spikes is None else int(spikes.sum())
+                size = length * math.prod(layout.shape)
+                inputs = self.flat[place : place + size].view(length, *layout.shape)
                 place += size
                 packed.append(
-                    PackedViews(layout.modality, inputs, torch.from_numpy(ids), torch.from_numpy(units))
+                    PackedViews(
+                        layout.modality,
+                        inputs,
+                        torch.from_numpy(ids),
+                        torch.from_numpy(units),
+                        None if spikes is None else torch.from_numpy(spikes),
+                        layout.n_latents,
+                    )
                 )
             view1, view2 = packed
             batches.append(PairBatch(view1, view2, layout.n_pairs, view1.n_tokens + view2.n_tokens))
@@ -164,12 +180,13 @@ def _sides(group: Sequence[ViewPair]) -> tuple[list[View], list[View]]:
 
 def _layout(group: Sequence[ViewPair]) -> _Layout:
     side1, side2 = _sides(group)
-    n_patches, n_samples = side1[0].inputs.shape[1:]
     return _Layout(
         group[0].window.modality,
-        (n_patches, n_samples),
+        side1[0].inputs.shape[1:],
+        side1[0].n_latents,
         (np.concatenate([view.rows for view in side1]), np.concatenate([view.rows for view in side2])),
         (np.array([len(view.rows) for view in side1]), np.array([len(view.rows) for view in side2])),
+        (spikes_of_units(side1), spikes_of_units(side2)),
         sum(pair.n_matched for pair in group),
     )
 

@@ -1,4 +1,4 @@
-"""How a window of recording becomes patches: lengths and steps in seconds, one record a modality.
+"""How a window of recording becomes tokens: lengths and steps in seconds, one record a modality.
 
 Defaults are those of the reference protocol (NuCLR, arXiv 2512.01199): 10 s of 20 ms spike counts in 1 s
 patches; 128 samples of dF/F at 0.23344 s in patches of 4.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from nuclr_cli.api import Modality
 from nuclr_cli.errors import InputError
@@ -18,13 +19,14 @@ _WHOLE = 1e-6
 
 @dataclass(frozen=True)
 class SpikeTokens:
-    """Binned spike counts.
+    """Binned spike counts, or spike times with one latent a patch.
 
     Attributes:
         window_s: Length of a window, seconds; a whole number of patches.
         patch_s: Length of a patch, seconds; a whole number of bins.
         bin_s: Width of a bin, seconds.
         max_distance_s: Largest distance between the starts of the two views of a pair, seconds.
+        kind: ``counts`` or ``events``.
 
     Raises:
         InputError: A length is not positive and finite, or the lengths do not divide.
@@ -34,6 +36,7 @@ class SpikeTokens:
     patch_s: float = 1.0
     bin_s: float = 0.02
     max_distance_s: float = 30.0
+    kind: Literal["counts", "events"] = "counts"
 
     def __post_init__(self) -> None:
         for name in ("window_s", "patch_s", "bin_s"):
@@ -44,7 +47,7 @@ class SpikeTokens:
 
     @property
     def n_patches(self) -> int:
-        """Patches in a window."""
+        """Patches in a window; latents, if the tokens are events."""
         return round(self.window_s / self.patch_s)
 
     @property

@@ -31,11 +31,21 @@ class View:
 
     Attributes:
         inputs: (n, patches, samples per patch) float32: spike counts, or dF/F divided by the session's scale.
+            Of events (S,) float32: seconds from the start of the window, unit after unit, each sorted.
         rows: (n,) int64, ascending: row of each unit in the session's units table.
+        spikes_per_unit: Of events (n,) int64, at least 1 each, sums to S; else None.
+        n_latents: Of events, the tokens of a unit; else 0.
     """
 
     inputs: NDArray[np.float32]
     rows: NDArray[np.int64]
+    spikes_per_unit: NDArray[np.int64] | None = None
+    n_latents: int = 0
+
+    @property
+    def n_tokens(self) -> int:
+        """Units times patches, or latents."""
+        return len(self.rows) * (self.inputs.shape[1] if self.spikes_per_unit is None else self.n_latents)
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,27 @@ def bin_counts(
     Returns:
         (n_units, n_bins) float32.
     """
-    n_bins, bin_s = tokens.n_bins, tokens.bin_s
+    n_bins = tokens.n_bins
+    relative, unit_index = window_times(times, unit_index, start_s, tokens)
+    relative *= 1.0 / tokens.bin_s
+    cell = relative.astype(np.int64)  # not negative, so this is floor
+    if len(cell) and cell[-1] >= n_bins:
+        np.minimum(cell, n_bins - 1, out=cell)
+    cell += unit_index.astype(np.int64) * n_bins
+    counts = np.zeros(n_units * n_bins, dtype=np.float32)
+    np.add.at(counts, cell, np.float32(1.0))  # twice as fast here as bincount and a cast
+    return counts.reshape(n_units, n_bins)
+
+
+def window_times(
+    times: NDArray[np.float64], unit_index: NDArray[np.integer[Any]], start_s: float, tokens: SpikeTokens
+) -> tuple[NDArray[np.float64], NDArray[np.integer[Any]]]:
+    """The spikes of one window, timed from its start; arguments as `bin_counts`.
+
+    Returns:
+        Seconds (S,) float64, a new array, sorted, and the unit (S,) of each.
+    """
+    bin_s = tokens.bin_s
     end_s = start_s + tokens.window_s
     if len(times) and not (times[0] >= start_s and times[-1] < end_s):
         inside = slice(*np.searchsorted(times, (start_s, end_s)).tolist())
@@ -103,14 +133,7 @@ def bin_counts(
     if excess > 0:
         whole = int(np.searchsorted(relative, excess))
         relative, unit_index = relative[whole:] - excess, unit_index[whole:]
-    relative *= 1.0 / bin_s
-    cell = relative.astype(np.int64)  # not negative, so this is floor
-    if len(cell) and cell[-1] >= n_bins:
-        np.minimum(cell, n_bins - 1, out=cell)
-    cell += unit_index.astype(np.int64) * n_bins
-    counts = np.zeros(n_units * n_bins, dtype=np.float32)
-    np.add.at(counts, cell, np.float32(1.0))  # twice as fast here as bincount and a cast
-    return counts.reshape(n_units, n_bins)
+    return relative, unit_index
 
 
 def make_view(
@@ -131,6 +154,9 @@ def make_view(
     if session.modality == "spikes":
         spikes = tokens.spikes
         times, unit_index = session.spikes_between(start_s, start_s + spikes.window_s)
+        if spikes.kind == "events":
+            relative, unit_index = window_times(times, unit_index, start_s, spikes)
+            return _event_view(relative, unit_index, rows, session.n_units, spikes.n_patches)
         counts = bin_counts(times, unit_index, start_s, spikes, session.n_units)
         rows = rows[(counts.max(axis=1) > 0)[rows]]
         return View(counts[rows].reshape(len(rows), spikes.n_patches, spikes.samples_per_patch), rows)
@@ -138,6 +164,30 @@ def make_view(
     traces = resample_traces(session.calcium, start_s, calcium, rows)
     traces /= np.float32(session.calcium_scale)
     return View(traces.reshape(len(rows), calcium.n_patches, calcium.samples_per_patch), rows)
+
+
+def order_by_unit(unit_index: NDArray[np.integer[Any]], n_units: int) -> NDArray[np.intp]:
+    """(S,) order that packs spikes unit after unit, each unit's in the order given."""
+    narrow = np.uint16 if n_units <= 2**16 else unit_index.dtype  # sorted by radix, many times as fast
+    return np.argsort(unit_index.astype(narrow, copy=False), kind="stable")
+
+
+def _event_view(
+    relative: NDArray[np.float64],
+    unit_index: NDArray[np.integer[Any]],
+    rows: NDArray[np.int64],
+    n_units: int,
+    n_latents: int,
+) -> View:
+    """The spikes of those units among `rows` that have any, sorted by unit, then by time."""
+    counts = np.bincount(unit_index, minlength=n_units)
+    rows = rows[counts[rows] > 0]
+    kept = np.zeros(n_units, dtype=bool)
+    kept[rows] = True
+    inside = kept[unit_index]
+    order = order_by_unit(unit_index[inside], n_units)
+    times = relative[inside][order].astype(np.float32)
+    return View(times, rows, counts[rows].astype(np.int64), n_latents)
 
 
 def draw_pair(

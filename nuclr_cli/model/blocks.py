@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nuclr_cli.model.config import ModelConfig
 from nuclr_cli.model.dropout import Dropout
-from nuclr_kernels import population_attention, temporal_attention
+from nuclr_kernels import PopulationPlan, population_attention, temporal_attention
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Layout:
     """What every block of one forward pass has to know about the packed batch.
 
     Attributes:
-        cu_seqlens: (B+1,) int32, offsets of the populations along the unit axis.
+        plan: Where the populations lie along the unit axis, and what attention among them needs for that.
         cos: (L, Dh/2) cosines of the rotary phases.
         sin: (L, Dh/2) sines.
     """
 
-    cu_seqlens: Tensor
+    plan: PopulationPlan
     cos: Tensor
     sin: Tensor
 
@@ -82,7 +82,7 @@ class PopulationAttention(Attention):
     """Attention among the units of a population at one patch, without positions."""
 
     def attend(self, qkv: Tensor, layout: Layout) -> Tensor:
-        return population_attention(qkv, layout.cu_seqlens)
+        return population_attention(qkv, plan=layout.plan)
 
 
 class AttentionPair(nn.Module):

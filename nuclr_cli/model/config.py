@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from nuclr_cli.errors import InputError
 
-TokenKind = Literal["counts", "calcium"]
+TokenKind = Literal["counts", "calcium", "events"]
 LossName = Literal["dcl", "vicreg"]
 
 
@@ -30,7 +30,10 @@ class ModelConfig:
         counts_patches: Patches in a window of spike counts.
         calcium_samples: Frames in a patch of dF/F.
         calcium_patches: Patches in a window of dF/F.
-        tokens: Token kinds the encoder takes; each has its own patch embedding, the trunk is shared.
+        events_latents: Latents in a window of spike events.
+        events_window_s: Length of a window of spike events, seconds.
+        tokens: What the encoder takes spikes as, ``counts`` (patches of binned counts) or ``events`` (latents
+            that read the times themselves). Calcium sessions add ``calcium``; the trunk is shared.
     """
 
     dim: int = 256
@@ -45,11 +48,13 @@ class ModelConfig:
     counts_patches: int = 10
     calcium_samples: int = 4
     calcium_patches: int = 32
+    events_latents: int = 10
+    events_window_s: float = 10.0
     tokens: tuple[TokenKind, ...] = ("counts",)
 
     def __post_init__(self) -> None:
         positive = ("dim", "heads", "head_dim", "ffn_mult")
-        sizes = ("counts_samples", "counts_patches", "calcium_samples", "calcium_patches")
+        sizes = ("counts_samples", "counts_patches", "calcium_samples", "calcium_patches", "events_latents")
         for name in (*positive, *sizes):
             _require(
                 name, getattr(self, name), "a whole number of at least 1", _is_int(getattr(self, name), 1)
@@ -59,6 +64,8 @@ class ModelConfig:
                 name, getattr(self, name), "a whole number of at least 0", _is_int(getattr(self, name), 0)
             )
         _require("head_dim", self.head_dim, "even, since rotary positions turn pairs", self.head_dim % 2 == 0)
+        window_s = self.events_window_s
+        _require("events_window_s", window_s, "a positive number", math.isfinite(window_s) and window_s > 0)
         _require("dropout", self.dropout, "at least 0 and below 1", 0 <= self.dropout < 1)
         _require("rotary_fraction", self.rotary_fraction, "between 0 and 1", 0 <= self.rotary_fraction <= 1)
         known = get_args(TokenKind)
@@ -66,13 +73,23 @@ class ModelConfig:
         allowed = f"one or more of {', '.join(known)}, each once"
         _require("tokens", self.tokens, allowed, distinct and set(self.tokens) <= set(known))
 
+    @property
+    def patched(self) -> tuple[TokenKind, ...]:
+        """The kinds of `tokens` that come as patches of samples."""
+        return tuple(kind for kind in self.tokens if kind != "events")
+
     def samples(self, tokens: TokenKind) -> int:
-        """Samples in a patch of this token kind."""
-        return self.counts_samples if tokens == "counts" else self.calcium_samples
+        """Samples in a patch of this token kind; not for events."""
+        return {"counts": self.counts_samples, "calcium": self.calcium_samples}[tokens]
 
     def patches(self, tokens: TokenKind) -> int:
-        """Patches in a window of this token kind."""
-        return self.counts_patches if tokens == "counts" else self.calcium_patches
+        """Patches in a window of this token kind; latents for events."""
+        sizes = {
+            "counts": self.counts_patches,
+            "calcium": self.calcium_patches,
+            "events": self.events_latents,
+        }
+        return sizes[tokens]
 
 
 @dataclass(frozen=True)

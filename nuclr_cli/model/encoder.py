@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nuclr_cli.model.blocks import Layout, SpatiotemporalBlock, TemporalBlock
 from nuclr_cli.model.config import ModelConfig, TokenKind
+from nuclr_cli.model.events import EventLayout, EventSpatiotemporalBlock, EventTemporalBlock, EventTokens
 from nuclr_cli.model.patches import PatchEmbedding, RotaryPositions
+from nuclr_kernels import PopulationPlan, make_plan
+
+Sizes = Tensor | Sequence[int]
 
 
 class Encoder(nn.Module):
     """NuCLR encoder (arXiv 2512.01199): patches, temporal blocks, spatiotemporal blocks, mean over patches.
+
+    Spike events take the place of patches where the configuration says so: latents read the times.
 
     A unit's embedding depends on its own activity and that of its population in the same window, on nothing
     else in the batch; permuting the units of a population permutes their embeddings. Call ``.eval()`` to
@@ -28,30 +34,43 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.patches = nn.ModuleDict(
-            {kind: PatchEmbedding(config.samples(kind), config.dim) for kind in config.tokens}
+            {kind: PatchEmbedding(config.samples(kind), config.dim) for kind in config.patched}
         )
         self.rotary = nn.ModuleDict(
             {
                 kind: RotaryPositions(config.head_dim, config.patches(kind), config.rotary_fraction)
-                for kind in config.tokens
+                for kind in config.patched
             }
         )
-        self.temporal_blocks = nn.ModuleList(TemporalBlock(config) for _ in range(config.temporal_layers))
+        self.events = EventTokens(config) if "events" in config.tokens else None
+        temporal = TemporalBlock if self.events is None else EventTemporalBlock
+        spatiotemporal = SpatiotemporalBlock if self.events is None else EventSpatiotemporalBlock
+        self.temporal_blocks = nn.ModuleList(temporal(config) for _ in range(config.temporal_layers))
         self.spatiotemporal_blocks = nn.ModuleList(
-            SpatiotemporalBlock(config) for _ in range(config.spatiotemporal_layers)
+            spatiotemporal(config) for _ in range(config.spatiotemporal_layers)
         )
 
+    @overload
     def forward(
-        self, inputs: Tensor, units_per_population: Tensor | Sequence[int], tokens: TokenKind | None = None
-    ) -> Tensor:
-        """Embed every unit.
+        self, inputs: Tensor, units_per_population: Sizes, tokens: TokenKind | None = None
+    ) -> Tensor: ...
+
+    @overload
+    def forward(self, inputs: Tensor, spikes_per_unit: Sizes, units_per_population: Sizes) -> Tensor: ...
+
+    def forward(self, inputs: Tensor, *sizes: Any, **named: Any) -> Tensor:
+        """Embed every unit: ``encoder(inputs, units_per_population, tokens)``, or of spike events
+        ``encoder(times, spikes_per_unit, units_per_population)``.
 
         Args:
             inputs: (U, L, samples) spike counts or dF/F, any real dtype, populations packed along the first
-                axis.
-            units_per_population: (B,) integers summing to U. Keep them on the CPU: without a fused kernel
-                their values are read at every layer.
-            tokens: Token kind of the inputs; default the first kind of the configuration.
+                axis. Of events (S,) float32 or float64 seconds from the start of the window, unit after unit,
+                in any order within a unit.
+            units_per_population: (B,) integers summing to U. Keep them on the CPU, where their values are
+                read.
+            tokens: Token kind of the patches; default the first kind of the configuration.
+            spikes_per_unit: (U,) integers summing to S, best on the CPU. A unit without spikes has an
+                embedding that its population alone decides.
 
         Returns:
             (U, D) embeddings, in the dtype of the weights (autocast aside).
@@ -59,9 +78,25 @@ class Encoder(nn.Module):
         Raises:
             ValueError: Shapes do not fit each other or the configuration.
         """
+        # Events are packed at two levels, spikes in units in populations, so they come with sizes of both.
+        if (
+            "spikes_per_unit" in named
+            or (len(sizes) == 1 and "units_per_population" in named)
+            or (len(sizes) == 2 and not isinstance(sizes[1], str | None))
+        ):
+            return self._embed_events(inputs, *sizes, **named)
+        return self._embed_patches(inputs, *sizes, **named)
+
+    def _embed_patches(
+        self, inputs: Tensor, units_per_population: Sizes, tokens: TokenKind | None = None
+    ) -> Tensor:
         kind = self.config.tokens[0] if tokens is None else tokens
         if kind not in self.config.tokens:
             raise ValueError(f"tokens is {kind!r}; this encoder takes {', '.join(self.config.tokens)}")
+        if kind == "events":
+            raise ValueError(
+                "tokens is 'events'; give those as encoder(times, spikes_per_unit, units_per_population)"
+            )
         expected = (self.config.patches(kind), self.config.samples(kind))
         if inputs.ndim != 3 or tuple(inputs.shape[1:]) != expected:
             raise ValueError(
@@ -69,14 +104,25 @@ class Encoder(nn.Module):
                 f"got {tuple(inputs.shape)}"
             )
         cos, sin = self.rotary[kind](expected[0])
-        layout = Layout(_offsets(units_per_population, len(inputs)), cos, sin)
-        x: Tensor = self.patches[kind](inputs)
+        layout = Layout(_plan(units_per_population, len(inputs), inputs.device), cos, sin)
+        return self._through_blocks(self.patches[kind](inputs), layout)
+
+    def _embed_events(self, times: Tensor, spikes_per_unit: Sizes, units_per_population: Sizes) -> Tensor:
+        if self.events is None:
+            raise ValueError(f"tokens of this encoder are {', '.join(self.config.tokens)}, not events")
+        waves = self.events.waves(times, spikes_per_unit)
+        cos, sin = self.events.positions()
+        layout = EventLayout(_plan(units_per_population, waves.n_units, times.device), cos, sin, waves)
+        return self._through_blocks(self.events(layout), layout)
+
+    def _through_blocks(self, x: Tensor, layout: Layout) -> Tensor:
         for block in (*self.temporal_blocks, *self.spatiotemporal_blocks):
             x = block(x, layout)
         return x.mean(dim=1)
 
 
-def _offsets(units_per_population: Tensor | Sequence[int], n_units: int) -> Tensor:
+def _plan(units_per_population: Sizes, n_units: int, device: torch.device) -> PopulationPlan:
+    """What all population attentions of this pass share."""
     sizes = torch.as_tensor(units_per_population)
     if sizes.ndim != 1 or sizes.is_floating_point():
         raise ValueError(
@@ -86,4 +132,4 @@ def _offsets(units_per_population: Tensor | Sequence[int], n_units: int) -> Tens
         raise ValueError(
             f"units_per_population must add up to the {n_units} units of inputs; got {sizes.tolist()}"
         )
-    return F.pad(sizes.cumsum(0), (1, 0)).to(torch.int32)
+    return make_plan(sizes, device)

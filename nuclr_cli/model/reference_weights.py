@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,22 +19,46 @@ from nuclr_cli.model.losses import DecoupledContrastiveLoss
 
 State = Mapping[str, NDArray[Any] | Tensor]
 
-# Official position of each layer in its block. In a spatiotemporal block the population pair stands second,
-# yet runs first.
-_OFFICIAL = {
+# Official position of each layer in its block. In a spatiotemporal block the population layers stand second,
+# yet run first.
+_OFFICIAL_PLACE = {
     "temporal.attention": "0",
     "temporal.feed_forward": "1",
     "population.attention": "2",
     "population.feed_forward": "3",
+}
+_OFFICIAL_EVENT_PLACE = {
+    "temporal.attention": "0",
+    "temporal.events": "1",
+    "temporal.feed_forward": "2",
+    "population.attention": "3",
+    "population.events": "4",
+    "population.feed_forward": "5",
+}
+_OFFICIAL = {
+    "events.attention": "cross_attn",
+    "events.feed_forward": "cross_ffn",
     "temporal_blocks": "t_blocks",
     "spatiotemporal_blocks": "st_blocks",
-    "qkv": "to_qkv",
-    "out": "to_out",
-    "up": "in_proj",
-    "down": "out_proj",
-    "norm": "norm",
+    "qkv.weight": "to_qkv.weight",
+    "qkv.bias": "to_qkv.bias",
+    "query.weight": "to_q.weight",
+    "query.bias": "to_q.bias",
+    "content": "to_kv.bias",
+    "out.weight": "to_out.weight",
+    "out.bias": "to_out.bias",
+    "up.weight": "in_proj.weight",
+    "up.bias": "in_proj.bias",
+    "down.weight": "out_proj.weight",
+    "down.bias": "out_proj.bias",
+    "norm.weight": "norm.weight",
+    "norm.bias": "norm.bias",
+    "events.omega": "rotary_emb.omega",
+    "events.latent_times": "latent_times",
 }
-_OUR_LAYER = re.compile(r"(\w+_blocks)\.(\d+)\.(\w+\.\w+)\.(\w+)\.(weight|bias)")
+_OUR_LAYER = re.compile(r"(\w+_blocks)\.(\d+)\.(\w+\.\w+)\.(.+)")
+_OUR_EVENT_LAYER = re.compile(r"(events\.\w+)\.(.+)")
+_UNUSED = ".to_kv.weight"  # would multiply the content of a spike, which is zero
 _FIX = "Pass that part of the official checkpoint alone, its names without the prefix 'encoder.' or 'loss.'."
 
 
@@ -46,7 +71,8 @@ def encoder_from_reference(
 
     Args:
         state: Official names, without the prefix ``encoder.``, to arrays or tensors.
-        tokens: Token kind the weights were trained on. ``events`` is not supported.
+        tokens: Token kind the weights were trained on. Of ``events`` the weights that would multiply the
+            content of a spike, which is zero, are left out.
         heads: Attention heads.
         head_dim: Width of a head.
 
@@ -62,10 +88,14 @@ def encoder_from_reference(
         raise InputError(
             f"Official weights for {tokens!r} tokens cannot be taken.", f"Supported: {supported}."
         )
-    kind: TokenKind = "counts" if tokens == "counts" else "calcium"
     tensors = _tensors(state)
-    encoder = Encoder(_config_of(tensors, kind, heads, head_dim))
-    _load(encoder, tensors, _official_name)
+    if tokens == "events":
+        encoder = Encoder(_event_config_of(tensors, heads, head_dim))
+        used = {name: value for name, value in tensors.items() if not name.endswith(_UNUSED)}
+        _load(encoder, used, partial(_official_name, places=_OFFICIAL_EVENT_PLACE))
+    else:
+        encoder = Encoder(_config_of(tensors, tokens, heads, head_dim))
+        _load(encoder, tensors, _official_name)
     return encoder.eval()
 
 
@@ -107,25 +137,51 @@ def _shape(tensors: Mapping[str, Tensor], name: str, n_axes: int) -> tuple[int, 
 def _config_of(tensors: Mapping[str, Tensor], kind: TokenKind, heads: int, head_dim: int) -> ModelConfig:
     """Read the sizes off the weights; what does not fit them is found when they are loaded."""
     dim, samples = _shape(tensors, "read_in.weight", 2)
-    _shape(tensors, "rotary_emb.omega", 1)
-    turning = [omega for omega in tensors["rotary_emb.omega"].tolist() if omega > 0]
+    turning = _turning(tensors)
     # Periods run from 1 patch to 8 windows, so the slowest pair tells the window's length.
     patches = (
         round(2 * math.pi / min(turning) / 8) if len(turning) > 1 else getattr(ModelConfig, f"{kind}_patches")
     )
-    up = next((name for name in sorted(tensors) if name.endswith(".in_proj.weight")), None)
     sizes: dict[str, Any] = {f"{kind}_samples": samples, f"{kind}_patches": patches}
+    return ModelConfig(tokens=(kind,), **sizes, **_trunk_sizes(tensors, dim, turning, heads, head_dim))
+
+
+def _event_config_of(tensors: Mapping[str, Tensor], heads: int, head_dim: int) -> ModelConfig:
+    """As `_config_of`, of spike events."""
+    if "latent_times" not in tensors:
+        raise InputError(
+            f"These are no weights of an encoder of spike events; found {_some(sorted(tensors))}.", _FIX
+        )
+    dim, _ = _shape(tensors, "cross_attn.to_out.weight", 2)
+    (n_latents,) = _shape(tensors, "latent_times", 1)
+    times = tensors["latent_times"].double()
     return ModelConfig(
-        dim=dim,
-        heads=heads,
-        head_dim=head_dim,
-        temporal_layers=_n_blocks(tensors, "t_blocks"),
-        spatiotemporal_layers=_n_blocks(tensors, "st_blocks"),
-        ffn_mult=1 if up is None else max(1, _shape(tensors, up, 2)[0] // (2 * dim)),
-        rotary_fraction=min(1.0, 2 * len(turning) / head_dim) if head_dim else 0.0,
-        tokens=(kind,),
-        **sizes,
+        tokens=("events",),
+        events_latents=n_latents,
+        events_window_s=float(times[0] + times[-1]),  # half a spacing is left at either end
+        **_trunk_sizes(tensors, dim, _turning(tensors), heads, head_dim),
     )
+
+
+def _turning(tensors: Mapping[str, Tensor]) -> list[float]:
+    """Frequencies of the pairs that turn."""
+    _shape(tensors, "rotary_emb.omega", 1)
+    return [omega for omega in tensors["rotary_emb.omega"].tolist() if omega > 0]
+
+
+def _trunk_sizes(
+    tensors: Mapping[str, Tensor], dim: int, turning: list[float], heads: int, head_dim: int
+) -> dict[str, Any]:
+    up = next((name for name in sorted(tensors) if name.endswith(".in_proj.weight")), None)
+    return {
+        "dim": dim,
+        "heads": heads,
+        "head_dim": head_dim,
+        "temporal_layers": _n_blocks(tensors, "t_blocks"),
+        "spatiotemporal_layers": _n_blocks(tensors, "st_blocks"),
+        "ffn_mult": 1 if up is None else max(1, _shape(tensors, up, 2)[0] // (2 * dim)),
+        "rotary_fraction": min(1.0, 2 * len(turning) / head_dim) if head_dim else 0.0,
+    }
 
 
 def _n_blocks(tensors: Mapping[str, Tensor], blocks: str) -> int:
@@ -133,11 +189,15 @@ def _n_blocks(tensors: Mapping[str, Tensor], blocks: str) -> int:
     return len(indices)
 
 
-def _official_name(ours: str) -> str:
-    """Translate a name of our encoder's state dict."""
+def _official_name(ours: str, places: Mapping[str, str] = _OFFICIAL_PLACE) -> str:
+    """Translate a name of our encoder's state dict; `places` are those of the layers in a block."""
     if match := _OUR_LAYER.fullmatch(ours):
-        blocks, index, place, layer, parameter = match.groups()
-        return ".".join((_OFFICIAL[blocks], index, _OFFICIAL[place], _OFFICIAL[layer], parameter))
+        blocks, index, place, parameter = match.groups()
+        return ".".join((_OFFICIAL[blocks], index, places[place], _OFFICIAL[parameter]))
+    if ours in _OFFICIAL:
+        return _OFFICIAL[ours]
+    if match := _OUR_EVENT_LAYER.fullmatch(ours):
+        return f"{_OFFICIAL[match[1]]}.{_OFFICIAL[match[2]]}"
     prefix, _, parameter = ours.rpartition(".")
     return f"rotary_emb.{parameter}" if prefix.startswith("rotary.") else f"read_in.{parameter}"
 

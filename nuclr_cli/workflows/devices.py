@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from nuclr_cli.errors import InputError
+from nuclr_kernels.dispatch import requested_mode
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,13 @@ def choose_device(gpus: int | None) -> Device:
         gpus: None = the first GPU if there is one, else the CPU; 0 = the CPU; 1 = one GPU.
 
     Raises:
-        InputError: More GPUs were asked for than this machine has, or than this version uses.
+        InputError: More GPUs were asked for than this machine has, or than this version uses; or
+            ``NUCLR_KERNELS`` has a value of no meaning.
     """
+    try:
+        requested_mode()
+    except ValueError as error:
+        raise InputError(f"{error}.", "unset NUCLR_KERNELS") from None
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus is None:
         gpus = min(found, 1)

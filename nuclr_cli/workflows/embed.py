@@ -29,7 +29,7 @@ from nuclr_cli.model.encoder import Encoder
 from nuclr_cli.workflows.checkpoints import load_checkpoint, steps_available
 from nuclr_cli.workflows.devices import Device, choose_device
 from nuclr_cli.workflows.freed_memory import keep_freed_memory
-from nuclr_cli.workflows.pair_model import TOKENS_OF, initial_model
+from nuclr_cli.workflows.pair_model import MODALITY_OF, encode, initial_model, token_kind
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
 from nuclr_cli.workflows.runs import RUNS, Run, find_run, list_runs
 
@@ -193,11 +193,12 @@ def embed_sessions(
         InputError: A session's modality has no patch embedding in this encoder.
     """
     reporter = reporter or SilentReporter()
+    learned = [MODALITY_OF[kind] for kind in encoder.config.tokens]
     for session in sessions:
-        if TOKENS_OF[session.modality] not in encoder.config.tokens:
+        if session.modality not in learned:
             raise InputError(
                 f"{session.path} holds {session.modality} data, but the run was trained on "
-                f"{', '.join(kind for kind, t in TOKENS_OF.items() if t in encoder.config.tokens)} only.",
+                f"{', '.join(learned)} only.",
                 "Embed it with a run that was trained on such sessions",
             )
     place = device.torch
@@ -211,7 +212,13 @@ def embed_sessions(
             counts = np.zeros(session.n_units, dtype=np.int64)
             for batch in evaluation_batches(session, tokens, max_tokens, limit_s=limit_s):
                 views = batch.views.to(place)
-                z = encoder(views.inputs, views.units_per_population, tokens=TOKENS_OF[views.modality])
+                z = encode(
+                    encoder,
+                    views.inputs,
+                    views.spikes_per_unit,
+                    views.units_per_population,
+                    token_kind(views),
+                )
                 rows = batch.views.ids.numpy()
                 np.add.at(sums, rows, z.double().cpu().numpy())
                 np.add.at(counts, rows, 1)

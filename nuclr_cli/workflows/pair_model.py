@@ -7,21 +7,39 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nuclr_cli.data.batch import PairBatch
+from nuclr_cli.api import Modality
+from nuclr_cli.data.batch import PackedViews, PairBatch
 from nuclr_cli.data.streams import Purpose, torch_seed
 from nuclr_cli.model.config import TokenKind
 from nuclr_cli.model.encoder import Encoder
 from nuclr_cli.model.losses import build_loss
 from nuclr_cli.workflows.presets import PretrainSettings
 
-TOKENS_OF: dict[str, TokenKind] = {"spikes": "counts", "calcium": "calcium"}
+MODALITY_OF: dict[TokenKind, Modality] = {"counts": "spikes", "events": "spikes", "calcium": "calcium"}
+
+
+def token_kind(views: PackedViews) -> TokenKind:
+    """What packed views hold."""
+    if views.modality == "calcium":
+        return "calcium"
+    return "counts" if views.spikes_per_unit is None else "events"
+
+
+def encode(
+    encoder: Encoder, inputs: Tensor, spikes_per_unit: Tensor | None, units: Tensor, tokens: TokenKind
+) -> Tensor:
+    """(U, D) embeddings of what packed views hold, on the encoder's device."""
+    embedded: Tensor = (
+        encoder(inputs, units, tokens) if spikes_per_unit is None else encoder(inputs, spikes_per_unit, units)
+    )
+    return embedded
 
 
 class PairModel(nn.Module):
     """Encodes both views of a micro-batch in one pass and scores them.
 
     Args:
-        settings: Of the run; ``settings.model.tokens`` names the patch embeddings.
+        settings: Of the run; ``settings.model.tokens`` names what the encoder takes.
     """
 
     def __init__(self, settings: PretrainSettings) -> None:
@@ -32,6 +50,7 @@ class PairModel(nn.Module):
     def forward(
         self,
         inputs: Tensor,
+        spikes_per_unit: Tensor | None,
         ids1: Tensor,
         ids2: Tensor,
         units1: Tensor,
@@ -45,32 +64,38 @@ class PairModel(nn.Module):
 
         Args:
             inputs: (U1 + U2, patches, samples) float32: view 1 of all populations, then view 2. Views
-                are just further populations; one larger pass keeps the processor busier than two.
+                are just further populations; one larger pass keeps the processor busier than two. Of
+                events (S,) float32 seconds.
+            spikes_per_unit: Of events (U1 + U2,) int64, else None.
             ids1, ids2: (U1,), (U2,) int64 unit rows.
             units1, units2: (B,) int64 units of each population in each view.
-            tokens: Patch embedding to use.
+            tokens: What the inputs are.
             n_pairs_total: Matched pairs of the whole global batch; the sum of the totals over its
                 micro-batches is the loss of the global batch.
 
         Returns:
             Total, numerator and denominator of the loss, and the (U1, D) embeddings of view 1, detached.
         """
-        z = self.encoder(inputs, torch.cat([units1, units2]), tokens=tokens)
-        z1, z2 = z.split([len(ids1), len(ids2)])
+        z = encode(self.encoder, inputs, spikes_per_unit, torch.cat([units1, units2]), tokens)
+        z1, z2 = torch.split(z, [len(ids1), len(ids2)])
         terms = self.loss(z1, z2, ids1, ids2, units1, units2, n_pairs_total=n_pairs_total)
         return terms.total, terms.numerator, terms.denominator, z1.detach()
 
 
-def pair_arguments(batch: PairBatch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, TokenKind]:
+def pair_arguments(
+    batch: PairBatch,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor, Tensor, TokenKind]:
     """The arguments of `PairModel.forward` for one micro-batch, without `n_pairs_total`."""
     one, two = batch.view1, batch.view2
+    spikes = [view.spikes_per_unit for view in (one, two) if view.spikes_per_unit is not None]
     return (
         torch.cat([one.inputs, two.inputs]),
+        torch.cat(spikes) if spikes else None,
         one.ids,
         two.ids,
         one.units_per_population,
         two.units_per_population,
-        TOKENS_OF[batch.modality],
+        token_kind(one),
     )
 
 

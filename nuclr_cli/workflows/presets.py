@@ -19,8 +19,14 @@ _DERIVED = {
     "model.counts_patches": "tokens.spikes.window_s and tokens.spikes.patch_s",
     "model.calcium_samples": "tokens.calcium.patch_samples",
     "model.calcium_patches": "tokens.calcium.n_samples",
-    "model.tokens": "the sessions (each modality present gets its patch embedding)",
+    "model.events_latents": "tokens.spikes.window_s and tokens.spikes.patch_s",
+    "model.events_window_s": "tokens.spikes.window_s",
+    "tokens.spikes.kind": "model.tokens",
 }
+
+# With the heads of `tiny` four pairs turn, from 0.1 ms to 80 s, and no latent can find the spikes of its
+# second: all units keep one embedding. Sixteen pairs, as the reference has, learn from the first steps on.
+_TINY_EVENTS = {"model.head_dim": 32, "model.rotary_fraction": 1.0}
 
 
 @dataclass(frozen=True)
@@ -159,17 +165,53 @@ def with_changes(settings: PretrainSettings, changes: Mapping[str, Any]) -> Pret
     for key, source in _DERIVED.items():
         if key in changes:
             raise InputError(f"{key} cannot be set: it follows from {source}.", f"Set {source} instead.")
-    return replace_keys(settings, changes)
+    changed = replace_keys(settings, changes)
+    if "model.tokens" not in changes:
+        return changed
+    changed = _with_token_kinds(changed, settings.model.tokens)
+    if settings.preset == "tiny" and _newly_events(settings, changed):
+        wider = {key: value for key, value in _TINY_EVENTS.items() if key not in changes}
+        changed = replace_keys(changed, wider)
+    return changed
+
+
+def _newly_events(before: PretrainSettings, after: PretrainSettings) -> bool:
+    return "events" in after.model.tokens and "events" not in before.model.tokens
+
+
+def _with_token_kinds(settings: PretrainSettings, before: tuple[TokenKind, ...]) -> PretrainSettings:
+    """``model.tokens`` chooses what spikes become; whether there is calcium, the sessions say."""
+    asked = settings.model.tokens
+    if ("counts" in asked) == ("events" in asked):
+        raise InputError(
+            f"model.tokens is {','.join(asked)}; it says what spikes become: counts or events.",
+            "Calcium sessions are found by themselves. Write --set model.tokens=events",
+        )
+    kinds: tuple[TokenKind, ...] = ("events",) if "events" in asked else ("counts",)
+    if "calcium" in before:
+        kinds += ("calcium",)
+    return replace(settings, model=replace(settings.model, tokens=kinds))
 
 
 def for_modalities(settings: PretrainSettings, modalities: frozenset[str]) -> PretrainSettings:
-    """Fill in what the model takes from the tokens and from the modalities present in the data."""
+    """Fill in what the model takes from the tokens and from the modalities present in the data.
+
+    Raises:
+        InputError: Spike events are asked for, but there are no spikes.
+    """
+    events = "events" in settings.model.tokens
+    if events and "spikes" not in modalities:
+        raise InputError(
+            f"model.tokens is events, but the sessions hold {', '.join(sorted(modalities))} only.",
+            "Leave model.tokens out",
+        )
     kinds: tuple[TokenKind, ...] = ()
     if "spikes" in modalities:
-        kinds += ("counts",)
+        kinds += ("events",) if events else ("counts",)
     if "calcium" in modalities:
         kinds += ("calcium",)
-    spikes, calcium = settings.tokens.spikes, settings.tokens.calcium
+    spikes = replace(settings.tokens.spikes, kind="events" if events else "counts")
+    calcium = settings.tokens.calcium
     model = replace(
         settings.model,
         tokens=kinds,
@@ -177,8 +219,10 @@ def for_modalities(settings: PretrainSettings, modalities: frozenset[str]) -> Pr
         counts_patches=spikes.n_patches,
         calcium_samples=calcium.samples_per_patch,
         calcium_patches=calcium.n_patches,
+        events_latents=spikes.n_patches,
+        events_window_s=spikes.window_s,
     )
-    return replace(settings, model=model)
+    return replace(settings, model=model, tokens=replace(settings.tokens, spikes=spikes))
 
 
 __all__ = [

@@ -11,13 +11,15 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 def population_attention_reference(
-    qkv: Tensor, bounds: Sequence[int], *, scale: float | None = None
+    qkv: Tensor | tuple[Tensor, Tensor, Tensor], bounds: Sequence[int], *, scale: float | None = None
 ) -> Tensor:
     """Attend within populations; arguments as `population_attention`, `bounds` checked integers.
 
     A population is a slice of `qkv`, and its (L, H, n, Dh) query, key and value are views of that slice, so
     no unit is copied or padded on the way in and patches and heads are the batch of a single call.
     """
+    if not isinstance(qkv, Tensor):
+        qkv = torch.stack(qkv, dim=2)
     sizes = [stop - start for start, stop in pairwise(bounds) if stop > start]
     if not sizes:
         return qkv[:, :, 0]
