@@ -69,6 +69,9 @@ def test_bugeon_types_become_two_or_five_classes() -> None:
     raws = ["EC", "IN", "Pvalb-Tac1", "Serpinf1-Clrn1", "Lamp5-Npy-x", "Vip", "", "Meis2-Adamts19"]
     labels, _ = mapped("bugeon-ei", raws, "ttype")
     assert labels == ["EC", "IN", "IN", "IN", "IN", "IN", "", "IN"]
+    labels, said = mapped("bugeon-ei", ["EC", "excitatory", "unsure", "excitatory", ""], "cell_type")
+    assert labels == ["EC", "IN", "IN", "IN", ""]
+    assert "bugeon-ei takes every other name as 'IN': excitatory 2, unsure 1." in said
     labels, said = mapped("bugeon-subclass", raws, "cell_type")
     assert labels == ["", "", "Pvalb", "", "Lamp5", "Vip", "", ""]
     assert "no class for 1 unit, unlabelled: Meis2-Adamts19 1" in said

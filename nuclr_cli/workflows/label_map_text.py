@@ -72,6 +72,12 @@ class LabelMap:
             )
         return next(iter(fits.values()), self.pattern_class_of.get("*"))
 
+    def takes_as_rest(self, raw: str) -> bool:
+        """Nothing but ``*`` alone fits a raw name."""
+        if raw in self.class_of or "*" not in self.pattern_class_of:
+            return False
+        return not any(fnmatchcase(raw, name) for name in self.pattern_class_of if name != "*")
+
 
 def parse_label_map(name: str, content: bytes) -> LabelMap:
     """A map from the bytes of its TOML.

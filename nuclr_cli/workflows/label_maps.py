@@ -109,6 +109,10 @@ def add_map(population: Population, label_map: LabelMap, overwrite: bool | None 
     made = _listed(counts) or "no unit has a class"
     text = f"{label_map.name}: {column!r} becomes {label_map.target!r}: {made}"
     notes = [text + (f"; {counted(n_blank, 'unit')} had no {column}." if n_blank else ".")]
+    rest = label_map.pattern_class_of.get("*")
+    caught = Counter(raw for raw in raws if raw and rest and label_map.takes_as_rest(raw))
+    if caught:
+        notes.append(f"{label_map.name} takes every other name as {rest!r}: {_listed(caught)}.")
     if dropped:
         notes.append(f"{label_map.name} drops {counted(sum(dropped.values()), 'unit')}: {_listed(dropped)}.")
     if unmapped:
