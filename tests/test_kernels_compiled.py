@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-triton = pytest.importorskip("triton", reason="triton is for Linux; kernels cannot be compiled here")
+# On Linux it is a development dependency: its absence there is an error, not a reason to skip the gate.
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="triton is for Linux only")
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "kernel_resources.json"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -152,8 +151,6 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 def test_wheel_holds_the_packages_and_nothing_else(
     pyproject: dict[str, Any], packages: dict[str, Path], tracked: list[Path], tmp_path: Path
 ) -> None:
-    if importlib.util.find_spec("hatchling") is None:
-        pytest.skip("hatchling is not installed: pip install hatchling")
     copy = tmp_path / "copy"
     for path in tracked:
         target = copy / path.relative_to(ROOT)

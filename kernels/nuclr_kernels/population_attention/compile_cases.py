@@ -44,10 +44,10 @@ def tile_cases(
     """
     from nuclr_kernels.population_attention.backward_kernel import (
         population_delta,
-        population_key_gradient,
         population_query_gradient,
     )
     from nuclr_kernels.population_attention.forward_kernel import population_forward
+    from nuclr_kernels.population_attention.key_gradient_kernel import population_key_gradient
 
     kernel: Any = {
         FORWARD: population_forward,

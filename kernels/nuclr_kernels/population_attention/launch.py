@@ -136,9 +136,9 @@ class Launcher:
                 programs at once, where the tile table says so: five matrix products instead of seven.
         """
         from nuclr_kernels.population_attention.backward_kernel import (
-            population_key_gradient,
             population_query_gradient,
         )
+        from nuclr_kernels.population_attention.key_gradient_kernel import population_key_gradient
 
         dq, dk, dv = gradients
         delta = self._empty_rows()
