@@ -516,6 +516,18 @@ def test_labels_of_several_sessions_need_to_say_which(tmp_path: Path) -> None:
 # --- command line
 
 
+@pytest.mark.parametrize(
+    ("source", "trainable"), [("si/kilosort4_phy_curated", False), ("nwb/ephys.nwb", True)]
+)
+def test_the_next_step_is_named_only_where_it_can_work(
+    nuclr: Callable[..., Any], shared: Path, tmp_path: Path, source: str, trainable: bool
+) -> None:
+    done = nuclr("preprocess", shared / "samples" / source, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert ("next: nuclr pretrain" in done.out + done.err) == trainable
+    assert ("No population has the 11 units that pretraining needs" in done.err) != trainable
+
+
 def test_the_commands_talk_and_exit_as_promised(
     nuclr: Callable[..., Any], shared: Path, tmp_path: Path
 ) -> None:

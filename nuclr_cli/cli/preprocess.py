@@ -165,9 +165,10 @@ def register(app: typer.Typer) -> None:
             f"{counted(len(record.sessions), 'population')}, {counted(record.n_units, 'unit')} "
             f"in {record.out}"
         )
-        console.next_step(
-            f"nuclr pretrain {record.out}" if record.out != Path("nuclr-data") else "nuclr pretrain"
-        )
+        if record.trainable:
+            console.next_step(
+                f"nuclr pretrain {record.out}" if record.out != Path("nuclr-data") else "nuclr pretrain"
+            )
 
 
 def reader_options(texts: list[str]) -> dict[str, str]:

@@ -13,6 +13,9 @@ from typing import Literal
 from nuclr_cli.api import Modality
 from nuclr_cli.errors import InputError
 
+FEWEST_UNITS = 11
+"""Active units that each view of a pair needs (the reference drops samples with 10 or fewer)."""
+
 _WHOLE = 1e-6
 """How far a quotient may be from a whole number: decimal fractions are not exact in binary."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from nuclr_cli.data.tokens import FEWEST_UNITS
 from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.info import SessionSummary
 from nuclr_cli.workflows.reporting import Reporter
@@ -101,6 +102,11 @@ class PreprocessRecord:
     def n_units(self) -> int:
         return sum(session.n_units for session in self.sessions)
 
+    @property
+    def trainable(self) -> bool:
+        """Whether some population has the units that a view of pretraining needs."""
+        return any(session.n_units >= FEWEST_UNITS for session in self.sessions)
+
     def count(self, status: str) -> int:
         """Number of sources with that status."""
         return sum(source.status == status for source in self.sources)
@@ -141,6 +147,12 @@ def say_outcome(record: PreprocessRecord, folder_notes: Sequence[str], reporter:
         reporter.note(of_whom(text, names, n_sessions))
     for text, names in warned.items():
         reporter.warn(of_whom(text, names, n_sessions))
+    if record.sessions and not record.trainable:
+        most = max(session.n_units for session in record.sessions)
+        reporter.warn(
+            f"No population has the {FEWEST_UNITS} units that pretraining needs, the largest has {most}: add "
+            "larger ones to the same folder, or embed these with the run of other data (nuclr embed --run RUN)"
+        )
     skipped = [source for source in record.sources if source.status == "skipped"]
     if len(skipped) > 3:
         reporter.note(f"{len(skipped)} sources are unchanged; their files were checked and kept.")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from nuclr_cli.data.tokens import CalciumTokens, SpikeTokens, TokenSpec
+from nuclr_cli.data.tokens import FEWEST_UNITS, CalciumTokens, SpikeTokens, TokenSpec
 from nuclr_cli.errors import InputError
 from nuclr_cli.model.config import LossConfig, ModelConfig, TokenKind
 from nuclr_cli.workflows.config import replace_keys
@@ -41,7 +41,7 @@ class ViewConfig:
 
     dropout_low: float = 0.5
     dropout_high: float = 1.0
-    min_units: int = 11
+    min_units: int = FEWEST_UNITS
 
     def __post_init__(self) -> None:
         if not 0.0 < self.dropout_low <= self.dropout_high <= 1.0:
@@ -52,7 +52,7 @@ class ViewConfig:
             )
         if self.min_units < 2:
             raise InputError(
-                f"views.min_units = {self.min_units}: a view needs at least 2 units.", "The default is 11."
+                f"views.min_units = {self.min_units}: a view needs at least 2 units.", f"The default is {FEWEST_UNITS}."
             )
 
 
