@@ -151,7 +151,7 @@ def say_outcome(record: PreprocessRecord, folder_notes: Sequence[str], reporter:
         most = max(session.n_units for session in record.sessions)
         reporter.warn(
             f"No population has the {FEWEST_UNITS} units that pretraining needs, the largest has {most}: add "
-            "larger ones to the same folder, or embed these with the run of other data (nuclr embed --run RUN)"
+            "larger ones to the same folder, or embed these with a run of other data (nuclr embed --run RUN)"
         )
     skipped = [source for source in record.sources if source.status == "skipped"]
     if len(skipped) > 3:
