@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-suite2p lint types contracts unit kernels fast install format clean
+.PHONY: help demo test test-suite2p test-report lint types contracts unit kernels kernels-matrix compile-gates fast install format clean
 
 help:
 	@echo "make demo     install into $(VENV) and run the whole chain on simulated animals (minutes)"
@@ -12,6 +12,9 @@ help:
 	@echo "make fast     the same without the tests marked slow"
 	@echo "make format   format the code"
 	@echo "make test-suite2p   compare the Suite2p reader with Suite2p itself, in a virtual environment of its own"
+	@echo "make test-report    open the report in Chromium; as root it installs chromium and chromium-driver where they are absent"
+	@echo "make kernels-matrix compile the kernels with the oldest and the newest triton, in virtual environments of their own (10 minutes)"
+	@echo "make compile-gates  the same again in the environments that are there, without a look at the package index"
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -59,9 +62,45 @@ $(SUITE2P_STAMP): pyproject.toml constraints.txt
 test-suite2p: $(SUITE2P_STAMP)
 	$(SUITE2P_VENV)/bin/python -m pytest -q tests_suite2p
 
+# The report in a real browser. CI must have one; elsewhere the tests say what is missing and are left out.
+test-report: $(STAMP)
+	sh tests_report/browser.sh
+	$(BIN)/python -m pytest -q --durations=5 tests_report
+
+# The compile gate with other versions of triton than that of constraints.txt: the oldest that pyproject.toml takes
+# (torch 2.11 ships it) and the newest that the package index has. The gate needs torch to import the kernels, not to
+# compile them, so both environments have the torch of constraints.txt and differ in triton alone; it is put in after
+# torch, which may ask for another.
+TRITON_VENVS ?= .venv-triton
+TRITON_OLDEST := 3.6.0
+MATRIX := oldest newest
+MATRIX_OUT ?= build/kernels-matrix
+GATE_OPTIONS ?=
+MATRIX_PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts
+
+$(TRITON_VENVS)/%/.installed: constraints.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	echo '*' > $(TRITON_VENVS)/.gitignore
+	$(call MATRIX_PIP,$(@D)) -c constraints.txt numpy torch
+	touch $@
+
+kernels-matrix: $(MATRIX:%=$(TRITON_VENVS)/%/.installed)
+	$(call MATRIX_PIP,$(TRITON_VENVS)/oldest) triton==$(TRITON_OLDEST)
+	$(call MATRIX_PIP,$(TRITON_VENVS)/newest) --upgrade triton
+	@$(MAKE) --no-print-directory compile-gates
+
+# Every environment has its turn, also after one that failed; one failure fails the target.
+compile-gates:
+	@failed=; for which in $(MATRIX); do \
+		env -u TRITON_INTERPRET PYTHONPATH=kernels TRITON_CACHE_DIR=$(abspath $(TRITON_VENVS))/$$which/cache \
+			$(TRITON_VENVS)/$$which/bin/python -m nuclr_kernels.compile_check \
+			--out $(MATRIX_OUT)/$$which $(GATE_OPTIONS) || failed="$$failed $$which"; \
+	done; \
+	test -z "$$failed" || { echo "kernels do not pass with triton of $(TRITON_VENVS):$$failed"; exit 1; }
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(SUITE2P_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(SUITE2P_VENV) $(TRITON_VENVS) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

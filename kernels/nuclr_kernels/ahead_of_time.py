@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nuclr_kernels.compile_options import COMPILE_OPTIONS
+
 SHARED_LIMIT_BYTES = {(8, 0): 163 * 1024, (8, 6): 99 * 1024, (8, 9): 99 * 1024, (9, 0): 227 * 1024}
 """Shared memory a block may use, by compute capability (CUDA C++ programming guide)."""
 
@@ -79,7 +81,7 @@ def compile_case(case: CompileCase) -> Resources:
     compiled = triton.compile(
         ASTSource(case.kernel, signature, dict(case.constants), attributes),
         target=GPUTarget("cuda", 10 * major + minor, 32),
-        options={"num_warps": case.num_warps, "num_stages": case.num_stages},
+        options={"num_warps": case.num_warps, "num_stages": case.num_stages, **COMPILE_OPTIONS},
     )
     registers, stack = _usage(compiled.asm["cubin"])
     threads = re.search(r"\.(?:reqntid|maxntid)\s+(\d+)", compiled.asm["ptx"])

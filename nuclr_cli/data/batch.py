@@ -7,7 +7,7 @@ a window may hold twenty units or a thousand.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -28,12 +28,15 @@ _CHUNK_S = 60.0
 class PackedViews:
     """One view of each of B populations; U units in all.
 
+    Sizes and ids stay on the CPU, where plans are made of them: what would have to be read back from a GPU
+    would make the host wait for all that the GPU has still to do.
+
     Attributes:
         modality: Of all of them.
         inputs: (U, patches, samples per patch) float32; of events (S,) seconds, unit after unit.
         ids: (U,) int64: unit row within its own population; unique within a population only.
         units_per_population: (B,) int64, sums to U.
-        spikes_per_unit: Of events (U,) int64, sums to S; else None. Stays on the CPU, where it is needed.
+        spikes_per_unit: Of events (U,) int64, sums to S; else None.
         n_latents: Of events, the tokens of a unit; else 0.
     """
 
@@ -51,15 +54,8 @@ class PackedViews:
         return len(self.ids) * int(per_unit)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PackedViews:
-        """The same views on `device`."""
-        return PackedViews(
-            self.modality,
-            self.inputs.to(device, non_blocking=non_blocking),
-            self.ids.to(device, non_blocking=non_blocking),
-            self.units_per_population.to(device, non_blocking=non_blocking),
-            self.spikes_per_unit,
-            self.n_latents,
-        )
+        """The same views, their inputs on `device`."""
+        return replace(self, inputs=self.inputs.to(device, non_blocking=non_blocking))
 
 
 @dataclass(frozen=True)
@@ -83,12 +79,11 @@ class PairBatch:
         return self.view1.modality
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PairBatch:
-        """The same pairs on `device`."""
-        return PairBatch(
-            self.view1.to(device, non_blocking=non_blocking),
-            self.view2.to(device, non_blocking=non_blocking),
-            self.n_pairs,
-            self.n_tokens,
+        """The same pairs, their inputs on `device`."""
+        return replace(
+            self,
+            view1=self.view1.to(device, non_blocking=non_blocking),
+            view2=self.view2.to(device, non_blocking=non_blocking),
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nuclr_cli.model.config import ModelConfig
+from nuclr_cli.model.config import ModelConfig, TokenKind
 from nuclr_cli.model.dropout import Dropout
 from nuclr_kernels import PopulationPlan, population_attention, temporal_attention
 
@@ -21,11 +21,13 @@ class Layout:
     """What every block of one forward pass has to know about the packed batch.
 
     Attributes:
+        tokens: Token kind of the batch.
         plan: Where the populations lie along the unit axis, and what attention among them needs for that.
         cos: (L, Dh/2) cosines of the rotary phases.
         sin: (L, Dh/2) sines.
     """
 
+    tokens: TokenKind
     plan: PopulationPlan
     cos: Tensor
     sin: Tensor

@@ -12,7 +12,7 @@ from nuclr_cli.model.blocks import Layout, SpatiotemporalBlock, TemporalBlock
 from nuclr_cli.model.config import ModelConfig, TokenKind
 from nuclr_cli.model.events import EventLayout, EventSpatiotemporalBlock, EventTemporalBlock, EventTokens
 from nuclr_cli.model.patches import PatchEmbedding, RotaryPositions
-from nuclr_kernels import PopulationPlan, make_plan
+from nuclr_kernels import PopulationPlan, make_population_plan
 
 Sizes = Tensor | Sequence[int]
 
@@ -58,9 +58,15 @@ class Encoder(nn.Module):
     @overload
     def forward(self, inputs: Tensor, spikes_per_unit: Sizes, units_per_population: Sizes) -> Tensor: ...
 
-    def forward(self, inputs: Tensor, *sizes: Any, **named: Any) -> Tensor:
+    @overload
+    def forward(self, inputs: Tensor, *, layout: Layout) -> Tensor: ...
+
+    def forward(self, inputs: Tensor, *sizes: Any, layout: Layout | None = None, **named: Any) -> Tensor:
         """Embed every unit: ``encoder(inputs, units_per_population, tokens)``, or of spike events
         ``encoder(times, spikes_per_unit, units_per_population)``.
+
+        Where the pass must neither read sizes nor copy tables to the device (inside `torch.compile` or a CUDA
+        graph, or while a GPU is busy) make the layout beforehand: ``encoder(inputs, layout=layout)``.
 
         Args:
             inputs: (U, L, samples) spike counts or dF/F, any real dtype, populations packed along the first
@@ -71,6 +77,8 @@ class Encoder(nn.Module):
             tokens: Token kind of the patches; default the first kind of the configuration.
             spikes_per_unit: (U,) integers summing to S, best on the CPU. A unit without spikes has an
                 embedding that its population alone decides.
+            layout: What `patch_layout` or `event_layout` made of the sizes, in place of them. That of events
+                holds the spikes: `inputs` are not looked at.
 
         Returns:
             (U, D) embeddings, in the dtype of the weights (autocast aside).
@@ -78,18 +86,27 @@ class Encoder(nn.Module):
         Raises:
             ValueError: Shapes do not fit each other or the configuration.
         """
+        if layout is not None:
+            if sizes or named:
+                raise ValueError("layout already holds the sizes; give either a layout or sizes")
+            return self._embed(inputs, layout)
         # Events are packed at two levels, spikes in units in populations, so they come with sizes of both.
         if (
             "spikes_per_unit" in named
             or (len(sizes) == 1 and "units_per_population" in named)
             or (len(sizes) == 2 and not isinstance(sizes[1], str | None))
         ):
-            return self._embed_events(inputs, *sizes, **named)
-        return self._embed_patches(inputs, *sizes, **named)
+            return self._embed(inputs, self.event_layout(inputs, *sizes, **named))
+        return self._embed(inputs, self.patch_layout(inputs, *sizes, **named))
 
-    def _embed_patches(
+    def patch_layout(
         self, inputs: Tensor, units_per_population: Sizes, tokens: TokenKind | None = None
-    ) -> Tensor:
+    ) -> Layout:
+        """Where the patches of a batch lie, on the device of `inputs`; arguments as those of `forward`.
+
+        Of `inputs` only shape and device matter, so one layout serves all batches of the same sizes. The host
+        waits for the device if the sizes are there, and not otherwise.
+        """
         kind = self.config.tokens[0] if tokens is None else tokens
         if kind not in self.config.tokens:
             raise ValueError(f"tokens is {kind!r}; this encoder takes {', '.join(self.config.tokens)}")
@@ -97,28 +114,45 @@ class Encoder(nn.Module):
             raise ValueError(
                 "tokens is 'events'; give those as encoder(times, spikes_per_unit, units_per_population)"
             )
+        self._check_patches(inputs, kind)
+        cos, sin = self.rotary[kind](self.config.patches(kind))
+        return Layout(kind, _plan(units_per_population, len(inputs), inputs.device), cos, sin)
+
+    def event_layout(self, times: Tensor, spikes_per_unit: Sizes, units_per_population: Sizes) -> EventLayout:
+        """The spikes of a packed batch and where its units lie; arguments as those of `forward`."""
+        if self.events is None:
+            raise ValueError(f"tokens of this encoder are {', '.join(self.config.tokens)}, not events")
+        waves = self.events.waves(times, spikes_per_unit)
+        cos, sin = self.events.positions()
+        return EventLayout(
+            "events", _plan(units_per_population, waves.n_units, times.device), cos, sin, waves
+        )
+
+    def _embed(self, inputs: Tensor, layout: Layout) -> Tensor:
+        if layout.tokens not in self.config.tokens:
+            raise ValueError(
+                f"layout is of {layout.tokens}; this encoder takes {', '.join(self.config.tokens)}"
+            )
+        if isinstance(layout, EventLayout):
+            assert self.events is not None  # events are among its tokens
+            x = self.events(layout)
+        else:
+            self._check_patches(inputs, layout.tokens)
+            if layout.plan.n_units != len(inputs):
+                raise ValueError(f"layout is of {layout.plan.n_units} units; inputs have {len(inputs)}")
+            x = self.patches[layout.tokens](inputs)
+        for block in (*self.temporal_blocks, *self.spatiotemporal_blocks):
+            x = block(x, layout)
+        out: Tensor = x.mean(dim=1)
+        return out
+
+    def _check_patches(self, inputs: Tensor, kind: TokenKind) -> None:
         expected = (self.config.patches(kind), self.config.samples(kind))
         if inputs.ndim != 3 or tuple(inputs.shape[1:]) != expected:
             raise ValueError(
                 f"inputs of {kind} must have shape (units, {expected[0]} patches, {expected[1]} samples); "
                 f"got {tuple(inputs.shape)}"
             )
-        cos, sin = self.rotary[kind](expected[0])
-        layout = Layout(_plan(units_per_population, len(inputs), inputs.device), cos, sin)
-        return self._through_blocks(self.patches[kind](inputs), layout)
-
-    def _embed_events(self, times: Tensor, spikes_per_unit: Sizes, units_per_population: Sizes) -> Tensor:
-        if self.events is None:
-            raise ValueError(f"tokens of this encoder are {', '.join(self.config.tokens)}, not events")
-        waves = self.events.waves(times, spikes_per_unit)
-        cos, sin = self.events.positions()
-        layout = EventLayout(_plan(units_per_population, waves.n_units, times.device), cos, sin, waves)
-        return self._through_blocks(self.events(layout), layout)
-
-    def _through_blocks(self, x: Tensor, layout: Layout) -> Tensor:
-        for block in (*self.temporal_blocks, *self.spatiotemporal_blocks):
-            x = block(x, layout)
-        return x.mean(dim=1)
 
 
 def _plan(units_per_population: Sizes, n_units: int, device: torch.device) -> PopulationPlan:
@@ -132,4 +166,4 @@ def _plan(units_per_population: Sizes, n_units: int, device: torch.device) -> Po
         raise ValueError(
             f"units_per_population must add up to the {n_units} units of inputs; got {sizes.tolist()}"
         )
-    return make_plan(sizes, device)
+    return make_population_plan(sizes, device)

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nuclr_cli.model.config import LossConfig
-from nuclr_cli.model.matching import match_units
-from nuclr_kernels import contrastive_loss
+from nuclr_cli.model.matching import plan_loss
+from nuclr_kernels import LossPlan, contrastive_loss
+from nuclr_kernels.compiled_constants import compiled_constant
+from nuclr_kernels.dispatch import path_of
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,15 @@ class DecoupledContrastiveLoss(nn.Module):
         self,
         z1: Tensor,
         z2: Tensor,
-        ids1: Tensor,
-        ids2: Tensor,
-        units1: Tensor,
-        units2: Tensor,
+        ids1: Tensor | None = None,
+        ids2: Tensor | None = None,
+        units1: Tensor | None = None,
+        units2: Tensor | None = None,
         *,
+        plan: LossPlan | None = None,
         n_pairs_total: int | None = None,
     ) -> LossTerms:
-        """Compare two views.
+        """Compare two views: ``loss(z1, z2, ids1, ids2, units1, units2)`` or ``loss(z1, z2, plan=plan)``.
 
         With `n_pairs_total` the terms are this call's share of a larger batch: over micro-batches (and ranks)
         that split the samples of a batch, totals and their gradients add up to those of the whole batch.
@@ -72,6 +75,8 @@ class DecoupledContrastiveLoss(nn.Module):
             ids2: (U2,) integers.
             units1: (B,) integers, units of each sample in view 1.
             units2: (B,) integers.
+            plan: What `plan_loss` made of these four, in place of them: with it nothing is read back from the
+                device, and no table copied to it. Without one the host waits for what is on a device.
             n_pairs_total: Matched pairs of the whole batch; default those of this call.
 
         Returns:
@@ -81,12 +86,10 @@ class DecoupledContrastiveLoss(nn.Module):
             ValueError: Lengths do not fit, an id occurs twice in a sample, or `n_pairs_total` is below this
                 call's pairs.
         """
-        partner, cu1, cu2 = _match(z1, z2, ids1, ids2, units1, units2)
-        pairs_before = F.pad((partner >= 0).cumsum(0), (1, 0))
-        n_pairs = int(pairs_before[-1])
-        n_total = n_pairs if n_pairs_total is None else n_pairs_total
-        if n_total < n_pairs:
-            raise ValueError(f"n_pairs_total is {n_total}, below the {n_pairs} pairs of this call alone")
+        plan = _plan(plan, z1, z2, ids1, ids2, units1, units2)
+        n_total = plan.n_pairs if n_pairs_total is None else n_pairs_total
+        if n_total < plan.n_pairs:
+            raise ValueError(f"n_pairs_total is {n_total}, below the {plan.n_pairs} pairs of this call alone")
         p1, p2 = self.projector(z1), self.projector(z2)
         operand = _operand_dtype(p1)
         with torch.autocast(p1.device.type, enabled=False):
@@ -95,18 +98,16 @@ class DecoupledContrastiveLoss(nn.Module):
             numerators, denominators = contrastive_loss(
                 F.normalize(p1.to(wide), dim=1).to(operand),
                 F.normalize(p2.to(wide), dim=1).to(operand),
-                cu1,
-                cu2,
-                partner,
+                plan=plan,
                 tau=self.config.tau,
                 self_tau=self.config.self_tau,
                 dcl=self.config.dcl,
                 full_denom=self.config.full_denom,
             )
-            pairs = pairs_before[cu1.to(pairs_before.device).long()].diff()
-            weights = (pairs / max(n_total, 1)).to(numerators)
+            # Shares are float32 also where the terms are float64, as in the official implementation.
+            weights = (plan.pairs / max(n_total, 1)).to(numerators)
             numerator, denominator = (weights * numerators).sum(), (weights * denominators).sum()
-        return LossTerms(numerator + denominator, numerator.detach(), denominator.detach(), n_pairs)
+        return LossTerms(numerator + denominator, numerator.detach(), denominator.detach(), plan.n_pairs)
 
 
 class VICReg(nn.Module):
@@ -133,11 +134,12 @@ class VICReg(nn.Module):
         self,
         z1: Tensor,
         z2: Tensor,
-        ids1: Tensor,
-        ids2: Tensor,
-        units1: Tensor,
-        units2: Tensor,
+        ids1: Tensor | None = None,
+        ids2: Tensor | None = None,
+        units1: Tensor | None = None,
+        units2: Tensor | None = None,
         *,
+        plan: LossPlan | None = None,
         n_pairs_total: int | None = None,
     ) -> LossTerms:
         """Compare two views; arguments as `DecoupledContrastiveLoss.forward`.
@@ -149,8 +151,8 @@ class VICReg(nn.Module):
             ValueError: Lengths do not fit, an id occurs twice in a sample, a view has fewer than two units,
                 or `n_pairs_total` says that the batch was cut.
         """
-        partner, _, _ = _match(z1, z2, ids1, ids2, units1, units2)
-        n_pairs = int((partner >= 0).sum())
+        plan = _plan(plan, z1, z2, ids1, ids2, units1, units2)
+        n_pairs = plan.n_pairs
         if n_pairs_total is not None and n_pairs_total != n_pairs:
             raise ValueError(
                 f"n_pairs_total is {n_pairs_total} but this call has {n_pairs} pairs: "
@@ -162,8 +164,10 @@ class VICReg(nn.Module):
         with torch.autocast(p1.device.type, enabled=False):
             wide = torch.promote_types(p1.dtype, torch.float32)
             p1, p2 = p1.to(wide), p2.to(wide)
-            rows = torch.nonzero(partner >= 0).squeeze(1).to(p1.device)
-            squares = (p1[rows] - p2[partner.to(p1.device)[rows]]).square()
+            rows1 = torch.nonzero(plan.partner12 >= 0).squeeze(1)
+            rows2 = plan.partner12[rows1]
+            rows1, rows2 = (rows.to(p1.device, non_blocking=True) for rows in (rows1, rows2))
+            squares = (p1[rows1] - p2[rows2]).square()
             invariance = self.config.invariance * (squares.mean() if n_pairs else squares.sum())
             spread = self._spread(p1) + self._spread(p2)
         return LossTerms(invariance + spread, invariance.detach(), spread.detach(), n_pairs)
@@ -186,18 +190,44 @@ def build_loss(config: LossConfig, dim: int) -> DecoupledContrastiveLoss | VICRe
 def _operand_dtype(p: Tensor) -> torch.dtype:
     """Dtype of the unit-norm rows whose products are the similarities.
 
-    Mixed precision on a GPU rounds them, which moves a similarity by about 1e-4: tensor cores multiply 16-bit
-    numbers ten times as fast. A CPU gains nothing from it.
+    Where the kernels run, autocast rounds them, once, after they were normalised in float32: tensor cores
+    multiply 16-bit numbers ten times as fast, and what is rounded came out of a 16-bit layer just before.
+    Similarities and all sums stay float32 (docs/kernels.md has the errors). Plain PyTorch gains nothing by
+    it and keeps float32.
     """
-    if p.is_cuda and torch.is_autocast_enabled("cuda"):
-        return torch.get_autocast_dtype("cuda")
+    kind = p.device.type
+    if torch.is_autocast_enabled(kind) and _kernels_run(p.device):
+        return torch.get_autocast_dtype(kind)
     return torch.promote_types(p.dtype, torch.float32)
 
 
-def _match(
-    z1: Tensor, z2: Tensor, ids1: Tensor, ids2: Tensor, units1: Tensor, units2: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the partner of each unit of view 1 and the offsets of the samples in both views."""
+@compiled_constant
+def _kernels_run(device: torch.device) -> bool:
+    """Kernels serve this device; a constant of the compiled program under `torch.compile`."""
+    return path_of(device)[0] == "triton"
+
+
+def _plan(
+    plan: LossPlan | None,
+    z1: Tensor,
+    z2: Tensor,
+    ids1: Tensor | None,
+    ids2: Tensor | None,
+    units1: Tensor | None,
+    units2: Tensor | None,
+) -> LossPlan:
+    """The plan that was given, or one for the ids, checked against the embeddings."""
+    if plan is not None:
+        if any(given is not None for given in (ids1, ids2, units1, units2)):
+            raise ValueError("plan already holds ids and units; give either plan or these")
+        for view, z, n_units in (("1", z1, plan.n_units1), ("2", z2, plan.n_units2)):
+            if z.ndim != 2 or len(z) != n_units:
+                raise ValueError(
+                    f"z{view} must be (units, width) with the {n_units} units of plan; got {tuple(z.shape)}"
+                )
+        return plan
+    if ids1 is None or ids2 is None or units1 is None or units2 is None:
+        raise ValueError("plan is missing: give either plan, or ids1, ids2, units1 and units2")
     ids1, ids2, units1, units2 = (torch.as_tensor(t) for t in (ids1, ids2, units1, units2))
     for view, z, ids in (("1", z1, ids1), ("2", z2, ids2)):
         if z.ndim != 2 or len(z) != len(ids):
@@ -205,6 +235,4 @@ def _match(
                 f"z{view} must be (units, width) with one row for each of the {len(ids)} ids{view}; "
                 f"got {tuple(z.shape)}"
             )
-    partner = match_units(ids1, ids2, units1, units2)
-    cu1, cu2 = (F.pad(units.cumsum(0), (1, 0)).to(torch.int32) for units in (units1, units2))
-    return partner, cu1, cu2
+    return plan_loss(ids1, ids2, units1, units2, z1.device)

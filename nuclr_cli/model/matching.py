@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from nuclr_kernels import LossPlan, make_loss_plan
 
 
 def match_units(ids1: Tensor, ids2: Tensor, units1: Tensor, units2: Tensor) -> Tensor:
@@ -45,6 +48,24 @@ def match_units(ids1: Tensor, ids2: Tensor, units1: Tensor, units2: Tensor) -> T
     position = torch.searchsorted(keys2[order], keys1).clamp_(max=len(keys2) - 1)
     candidate = order[position]
     return torch.where(keys2[candidate] == keys1, candidate, -1)
+
+
+def plan_loss(
+    ids1: Tensor, ids2: Tensor, units1: Tensor, units2: Tensor, device: torch.device | str | None = None
+) -> LossPlan:
+    """Match two views, and make what a loss needs of that; arguments as those of `match_units`.
+
+    Keep them on the CPU: then the host waits for no device, whatever it is doing.
+
+    Args:
+        device: Where the embeddings will be; default the device of `ids1`.
+
+    Raises:
+        ValueError: As `match_units`.
+    """
+    partner = match_units(ids1, ids2, units1, units2)
+    cu1, cu2 = (F.pad(units.cumsum(0), (1, 0)).to(torch.int32) for units in (units1, units2))
+    return make_loss_plan(cu1, cu2, partner, device)
 
 
 def _sample_of_unit(units: Tensor, n_units: int, view: str) -> Tensor:

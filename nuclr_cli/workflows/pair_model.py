@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from nuclr_cli.api import Modality
 from nuclr_cli.data.batch import PackedViews, PairBatch
 from nuclr_cli.data.streams import Purpose, torch_seed
+from nuclr_cli.model.blocks import Layout
 from nuclr_cli.model.config import TokenKind
 from nuclr_cli.model.encoder import Encoder
 from nuclr_cli.model.losses import build_loss
+from nuclr_cli.model.matching import plan_loss
 from nuclr_cli.workflows.presets import PretrainSettings
+from nuclr_kernels import LossPlan
 
 MODALITY_OF: dict[TokenKind, Modality] = {"counts": "spikes", "events": "spikes", "calcium": "calcium"}
 
@@ -35,6 +38,24 @@ def encode(
     return embedded
 
 
+class PairInputs:
+    """What `PairModel.forward` reads: a micro-batch on the device, with all that its sizes and ids decide.
+
+    Not a dataclass: Fabric's wrapper rebuilds those, and in mixed precision it would round what it finds in
+    them, spike times too.
+
+    Attributes:
+        inputs: (U1 + U2, patches, samples) float32: view 1 of all populations, then view 2. Views are just
+            further populations; one larger pass keeps the processor busier than two. Of events (S,) float32
+            seconds.
+        layout: Of these U1 + U2 units, for the encoder.
+        matches: Which units of the views are the same, for the loss.
+    """
+
+    def __init__(self, inputs: Tensor, layout: Layout, matches: LossPlan) -> None:
+        self.inputs, self.layout, self.matches = inputs, layout, matches
+
+
 class PairModel(nn.Module):
     """Encodes both views of a micro-batch in one pass and scores them.
 
@@ -47,56 +68,40 @@ class PairModel(nn.Module):
         self.encoder = Encoder(settings.model)
         self.loss = build_loss(settings.loss, settings.model.dim)
 
-    def forward(
-        self,
-        inputs: Tensor,
-        spikes_per_unit: Tensor | None,
-        ids1: Tensor,
-        ids2: Tensor,
-        units1: Tensor,
-        units2: Tensor,
-        tokens: TokenKind,
-        n_pairs_total: int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Score one micro-batch; the arguments are those that `pair_arguments` makes.
+    def prepare(self, batch: PairBatch, device: torch.device | str) -> PairInputs:
+        """Move a micro-batch to `device`, where the model is, and plan it from the sizes and ids on the host.
 
-        Plain tensors in and out, since Fabric's wrapper rebuilds any container it meets.
+        Nothing is read back from the device.
+        """
+        one, two = batch.view1, batch.view2
+        moved = batch.to(device, non_blocking=True)
+        inputs = torch.cat([moved.view1.inputs, moved.view2.inputs])
+        units = torch.cat([one.units_per_population, two.units_per_population])
+        if one.spikes_per_unit is None or two.spikes_per_unit is None:
+            layout = self.encoder.patch_layout(inputs, units, token_kind(one))
+        else:
+            spikes = torch.cat([one.spikes_per_unit, two.spikes_per_unit])
+            layout = self.encoder.event_layout(inputs, spikes, units)
+        matches = plan_loss(
+            one.ids, two.ids, one.units_per_population, two.units_per_population, inputs.device
+        )
+        return PairInputs(inputs, layout, matches)
+
+    def forward(self, pair: PairInputs, n_pairs_total: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Score one micro-batch: no more than launches on the device, where the kernels run.
 
         Args:
-            inputs: (U1 + U2, patches, samples) float32: view 1 of all populations, then view 2. Views
-                are just further populations; one larger pass keeps the processor busier than two. Of
-                events (S,) float32 seconds.
-            spikes_per_unit: Of events (U1 + U2,) int64, else None.
-            ids1, ids2: (U1,), (U2,) int64 unit rows.
-            units1, units2: (B,) int64 units of each population in each view.
-            tokens: What the inputs are.
+            pair: What `prepare` made of it.
             n_pairs_total: Matched pairs of the whole global batch; the sum of the totals over its
                 micro-batches is the loss of the global batch.
 
         Returns:
             Total, numerator and denominator of the loss, and the (U1, D) embeddings of view 1, detached.
         """
-        z = encode(self.encoder, inputs, spikes_per_unit, torch.cat([units1, units2]), tokens)
-        z1, z2 = torch.split(z, [len(ids1), len(ids2)])
-        terms = self.loss(z1, z2, ids1, ids2, units1, units2, n_pairs_total=n_pairs_total)
+        z = self.encoder(pair.inputs, layout=pair.layout)
+        z1, z2 = torch.split(z, [pair.matches.n_units1, pair.matches.n_units2])
+        terms = self.loss(z1, z2, plan=pair.matches, n_pairs_total=n_pairs_total)
         return terms.total, terms.numerator, terms.denominator, z1.detach()
-
-
-def pair_arguments(
-    batch: PairBatch,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor, Tensor, TokenKind]:
-    """The arguments of `PairModel.forward` for one micro-batch, without `n_pairs_total`."""
-    one, two = batch.view1, batch.view2
-    spikes = [view.spikes_per_unit for view in (one, two) if view.spikes_per_unit is not None]
-    return (
-        torch.cat([one.inputs, two.inputs]),
-        torch.cat(spikes) if spikes else None,
-        one.ids,
-        two.ids,
-        one.units_per_population,
-        two.units_per_population,
-        token_kind(one),
-    )
 
 
 def initial_model(settings: PretrainSettings) -> PairModel:

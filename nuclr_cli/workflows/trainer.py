@@ -23,7 +23,7 @@ from nuclr_cli.workflows.checkpoints import (
 )
 from nuclr_cli.workflows.devices import Device
 from nuclr_cli.workflows.metrics_log import MetricsLog
-from nuclr_cli.workflows.pair_model import PairModel, learning_rate_at, pair_arguments, parameter_groups
+from nuclr_cli.workflows.pair_model import PairModel, learning_rate_at, parameter_groups
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.runs import Run, resume_command, write_json
 from nuclr_cli.workflows.signals import StopRequest
@@ -198,17 +198,18 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._stepper.zero_grad(set_to_none=True)
-        sums = torch.zeros(3, dtype=torch.float64)
+        # Added up on the device: reading one micro-batch's terms would keep the next from being launched.
+        sums = torch.zeros(3, dtype=torch.float64, device=self.fabric.device)
         kept: list[Tensor] = []
         for i, micro in enumerate(batch.micro):
             # Dropout masks depend on the step and the micro-batch alone: a resumed run draws the same.
             torch.manual_seed(torch_seed(self.settings.seed, self.step, i, Purpose.MODEL))
-            arguments = pair_arguments(micro.to(self.fabric.device))
-            total, numerator, denominator, embeddings = self._wrapped(*arguments, n_pairs)
+            pair = self.model.prepare(micro, self.fabric.device)
+            total, numerator, denominator, embeddings = self._wrapped(pair, n_pairs)
             self.fabric.backward(total)
-            sums += torch.stack([total, numerator, denominator]).detach().double().cpu()
+            sums += torch.stack([total, numerator, denominator]).detach().double()
             if keep_embeddings:
-                kept.append(embeddings.float().cpu())
+                kept.append(embeddings.float())
         loss, attraction, repulsion = sums.tolist()
         norms = [
             float(torch.nn.utils.clip_grad_norm_(part.parameters(), self.train.grad_clip))
@@ -224,7 +225,7 @@ class Trainer:
             norms[0],
             norms[1],
             sum(len(m.view1.ids) + len(m.view2.ids) for m in batch.micro),
-            torch.cat(kept)[:RANKME_ROWS] if kept else torch.empty(0),
+            torch.cat(kept)[:RANKME_ROWS].cpu() if kept else torch.empty(0),
         )
 
     def _not_finite(self, batch: StepBatch, loss: float, norms: list[float]) -> InputError:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from nuclr_kernels._offsets import population_bounds
 from nuclr_kernels.compiled_constants import compiled_constant
+from nuclr_kernels.contrastive.cpu import contrastive_loss_cpu
 from nuclr_kernels.contrastive.ops import contrastive_loss_op
 from nuclr_kernels.contrastive.plan import LossPlan, plan_of_bounds
-from nuclr_kernels.contrastive.reference import contrastive_loss_reference
+from nuclr_kernels.contrastive.reference import LossOptions, contrastive_loss_reference
 from nuclr_kernels.contrastive.tiles import WIDTH_BOUNDS, refusal
 from nuclr_kernels.dispatch import runs_fused
 from nuclr_kernels.float32_precision import float32_precision
@@ -89,6 +90,8 @@ def contrastive_loss(
     width = p1.shape[1]
     width_bound = next((bound for bound in WIDTH_BOUNDS if 1 <= width <= bound), 0)
     if not _runs_fused(p1.device, p1.dtype, width_bound):
+        if p1.device.type == "cpu":
+            return contrastive_loss_cpu(p1, p2, plan, LossOptions(tau, self_tau, dcl, full_denom))
         return contrastive_loss_reference(
             p1,
             p2,
@@ -137,9 +140,9 @@ def _check_plan(plan: LossPlan, p1: Tensor, p2: Tensor, others: tuple[Tensor | N
     """Raise ValueError unless `plan` is for such embeddings."""
     if any(other is not None for other in others):
         raise ValueError("plan already holds cu1, cu2 and partner12; give either plan or these")
-    if (plan.bounds1[-1], plan.bounds2[-1]) != (p1.shape[0], p2.shape[0]):
+    if plan.n_units1 != p1.shape[0] or plan.n_units2 != p2.shape[0]:
         raise ValueError(
-            f"plan was made for views of {plan.bounds1[-1]} and {plan.bounds2[-1]} units; "
+            f"plan was made for views of {plan.n_units1} and {plan.n_units2} units; "
             f"got {p1.shape[0]} and {p2.shape[0]}"
         )
     if plan.samples.device != p1.device:

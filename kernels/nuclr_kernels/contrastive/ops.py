@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from nuclr_kernels.compile_options import COMPILE_OPTIONS
 from nuclr_kernels.contrastive.tiles import BACKWARD, FINISH_BLOCK, FORWARD, choose_tile, kernel_constants
 from nuclr_kernels.dispatch import interpreting
 from nuclr_kernels.tile_tables import capability_of
@@ -67,6 +68,7 @@ def contrastive_loss_op(
                 LOG2_E / tau,
                 LOG2_E / self_tau,
                 **constants,
+                **COMPILE_OPTIONS,
                 num_warps=tile.num_warps,
                 num_stages=tile.num_stages,
             )
@@ -81,6 +83,7 @@ def contrastive_loss_op(
             1 / tau,
             BLOCK_M=block,
             BLOCK=FINISH_BLOCK,
+            **COMPILE_OPTIONS,
             num_warps=1,
         )
     return numerator, denominator, lse, shift
@@ -140,6 +143,7 @@ def contrastive_loss_backward_op(
             1 / tau,
             1 / self_tau,
             **constants,
+            **COMPILE_OPTIONS,
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
         )

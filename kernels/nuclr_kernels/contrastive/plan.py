@@ -20,20 +20,27 @@ class LossPlan:
 
     Attributes:
         bounds1, bounds2: B+1 offsets of the samples in each view, on the host.
+        n_units1, n_units2: Units of each view, the last of its offsets.
         partner12: (U1,) int64, as it was given and where; only plain PyTorch uses it.
+        n_pairs: Matched pairs of all samples.
         largest: Units of the largest view of a sample.
         samples: (B, 6) int32 on the device, the largest samples first: first and last unit of view 1 and of
             view 2 (last ones exclusive, view 2 counted on behind view 1), matched pairs, index of the sample.
         partners: (U1 + U2,) int32 on the device, row of the same unit in the other view, counted the same
             way, -1 where there is none.
+        pairs: (B,) int32 on the device, matched pairs of each sample, in the order of the batch.
     """
 
     bounds1: tuple[int, ...]
     bounds2: tuple[int, ...]
+    n_units1: int
+    n_units2: int
     partner12: Tensor
+    n_pairs: int
     largest: int
     samples: Tensor
     partners: Tensor
+    pairs: Tensor
 
 
 def make_loss_plan(
@@ -96,26 +103,33 @@ def plan_of_bounds(
     n_samples, n_units1 = len(bounds1) - 1, bounds1[-1]
     sizes = torch.maximum(starts1.diff(), starts2.diff())
     order = sizes.argsort(descending=True, stable=True)
+    pairs = torch.bincount(sample1, minlength=n_samples)
     table = [
         starts1[:-1],
         starts1[1:],
         starts2[:-1] + n_units1,
         starts2[1:] + n_units1,
-        torch.bincount(sample1, minlength=n_samples),
+        pairs,
         torch.arange(n_samples),
     ]
     samples = torch.stack(table, dim=1)[order]
     partners = torch.cat([torch.where(partner >= 0, partner + n_units1, -1), partner21])
     # Both parts start at multiples of 16 bytes whatever the sizes: otherwise kernels are compiled anew.
     spare = partners.new_zeros(-len(partners) % 4)
-    packed = torch.cat([partners, spare, samples.flatten()]).to(torch.int32)
+    packed = torch.cat([partners, spare, samples.flatten(), pairs]).to(torch.int32)
     if target.type == "cuda":
-        packed = packed.pin_memory().to(target, non_blocking=True)
+        packed = packed.pin_memory()
+    packed = packed.to(target, non_blocking=True)
+    first, last = len(partners) + len(spare), len(packed) - n_samples
     return LossPlan(
         bounds1=tuple(bounds1),
         bounds2=tuple(bounds2),
+        n_units1=n_units1,
+        n_units2=bounds2[-1],
         partner12=partner12,
+        n_pairs=len(rows1),
         largest=int(sizes.max()) if n_samples else 0,
-        samples=packed[len(partners) + len(spare) :].view(-1, 6),
+        samples=packed[first:last].view(-1, 6),
         partners=packed[: len(partners)],
+        pairs=packed[last:],
     )

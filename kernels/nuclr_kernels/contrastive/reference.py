@@ -76,7 +76,7 @@ class _ContrastiveLoss(torch.autograd.Function):
         with torch.autocast(p1.device.type, enabled=False):
             wide = torch.promote_types(p1.dtype, torch.float32)
             x1, x2 = p1.to(wide), p2.to(wide)
-            pulls1, pulls2 = (_no_pull(x) if with_gradient else None for x in (x1, x2))
+            pulls1, pulls2 = (no_pull(x) if with_gradient else None for x in (x1, x2))
             rows1 = torch.nonzero(partner12 >= 0).squeeze(1)
             rows2 = partner12[rows1]
             pairs_before = torch.searchsorted(rows1, torch.tensor(bounds1, device=rows1.device))
@@ -99,10 +99,10 @@ class _ContrastiveLoss(torch.autograd.Function):
                 pull1 = pull2 = None
                 if pulls1 is not None and pulls2 is not None:
                     centre = centres[sample] = view1.mean(0)
-                    pull1 = _Pull(_centred(view1, centre), pulls1[start1:stop1])
-                    pull2 = _Pull(_centred(view2, centre), pulls2[start2:stop2])
-                term1 = _sum_negatives(queries1, view1, pull1, queries2, view2, pull2, options)
-                term2 = _sum_negatives(queries2, view2, pull2, queries1, view1, pull1, options)
+                    pull1 = Pull(centred(view1, centre), pulls1[start1:stop1])
+                    pull2 = Pull(centred(view2, centre), pulls2[start2:stop2])
+                term1 = sum_negatives(queries1, view1, pull1, queries2, view2, pull2, options)
+                term2 = sum_negatives(queries2, view2, pull2, queries1, view1, pull1, options)
                 positive[sample] = similarity[first:last].sum()
                 negative[sample] = term1 + term2
             numerator = torch.where(counts > 0, 1 - positive / divisor, 0) / options.tau
@@ -126,7 +126,7 @@ class _ContrastiveLoss(torch.autograd.Function):
         ):
             grad = pulls * weight.repeat_interleave(sizes)[:, None]
             sample = torch.arange(len(sizes), device=sizes.device).repeat_interleave(other_sizes)
-            partners = _centred(other[other_rows].to(grad.dtype), centres[sample[other_rows]])
+            partners = centred(other[other_rows].to(grad.dtype), centres[sample[other_rows]])
             grad.index_add_(0, rows, attraction * partners)  # rows are unique: the order does not matter
             centre = centres.repeat_interleave(sizes, 0)
             grads.append(torch.addcmul(grad[:, :-1], grad[:, -1:], centre).to(other.dtype))
@@ -134,7 +134,7 @@ class _ContrastiveLoss(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class _Pull:
+class Pull:
     """Where the gradient of a view gathers.
 
     Attributes:
@@ -146,23 +146,23 @@ class _Pull:
     total: Tensor
 
 
-def _no_pull(units: Tensor) -> Tensor:
+def no_pull(units: Tensor) -> Tensor:
     """(n, D+1) zeros for (n, D) units."""
     return units.new_zeros(len(units), units.shape[1] + 1)
 
 
-def _centred(units: Tensor, centre: Tensor) -> Tensor:
+def centred(units: Tensor, centre: Tensor) -> Tensor:
     """(n, D+1): differences of (n, D) units from their centre, and ones."""
     return pad(units - centre, (0, 1), value=1.0)
 
 
-def _sum_negatives(
+def sum_negatives(
     rows: Tensor,
     own: Tensor,
-    own_pull: _Pull | None,
+    own_pull: Pull | None,
     partner_rows: Tensor,
     other: Tensor,
-    other_pull: _Pull | None,
+    other_pull: Pull | None,
     options: LossOptions,
 ) -> Tensor:
     """Sum over queries of the log-mean-exp of their logits; masked ones count in the mean, not in the sum.

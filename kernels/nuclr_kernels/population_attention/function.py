@@ -43,7 +43,8 @@ def population_attention(
         scale: Factor on the scores; default ``Dh ** -0.5``.
         deterministic: Same inputs, same gradients to the bit, on the same GPU. Default: what
             ``torch.use_deterministic_algorithms`` says.
-        plan: From `make_plan`, instead of `cu_seqlens`; if both are given only their lengths are compared.
+        plan: From `make_population_plan`, instead of `cu_seqlens`; if both are given only their lengths are
+            compared.
 
     Returns:
         (U, L, H, Dh), same dtype and device as `qkv`.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nuclr_kernels.compile_options import COMPILE_OPTIONS
 from nuclr_kernels.dispatch import interpreting
 from nuclr_kernels.float32_precision import float32_precision
 from nuclr_kernels.population_attention.tiles import (
@@ -188,6 +189,7 @@ class Launcher:
                 **self._sizes(tiles),
                 HEAD_WIDTH=self.head_width,
                 BLOCK=block,
+                **COMPILE_OPTIONS,
                 num_warps=DELTA_WARPS,
             )
 
@@ -221,6 +223,7 @@ class Launcher:
                 **self._sizes(tiles),
                 scale_log2=self.scale * LOG2_E,
                 **constants,
+                **COMPILE_OPTIONS,
                 num_warps=kernel_warps(tile, constants),
                 num_stages=tile.num_stages,
             )

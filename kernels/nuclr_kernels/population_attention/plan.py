@@ -18,8 +18,8 @@ from nuclr_kernels.tile_tables import capability_of
 class PopulationPlan:
     """Checked offsets of the populations, and for kernels the tiles of every block size they may use.
 
-    Made by `make_plan`. Calls that share a plan check nothing of it again, copy nothing to the GPU and wait
-    for nothing.
+    Made by `make_population_plan`. Calls that share a plan check nothing of it again, copy nothing to the GPU
+    and wait for nothing.
 
     Attributes:
         bounds: B+1 offsets of the populations along the unit axis, on the host.
@@ -41,7 +41,7 @@ class PopulationPlan:
     fused: bool
 
 
-def make_plan(
+def make_population_plan(
     sizes: Sequence[int] | Tensor | None = None,
     device: torch.device | str | None = None,
     *,
@@ -60,7 +60,7 @@ def make_plan(
         ValueError: Neither or both of `sizes` and `cu_seqlens` are given, or they are no such integers.
     """
     if (sizes is None) == (cu_seqlens is None):
-        raise ValueError("make_plan takes either sizes or cu_seqlens")
+        raise ValueError("make_population_plan takes either sizes or cu_seqlens")
     if cu_seqlens is not None:
         last = int(cu_seqlens[-1]) if cu_seqlens.ndim == 1 and len(cu_seqlens) else 0
         bounds = population_bounds(cu_seqlens, last, "cu_seqlens")
@@ -71,6 +71,10 @@ def make_plan(
         raise ValueError(f"sizes must be a list of integers, none of them negative; got {sizes}")
     bounds = [0, *counts.to(torch.int64).cumsum(0).tolist()]
     return plan_of_bounds(bounds, torch.device("cpu" if device is None else device))
+
+
+make_plan = make_population_plan
+"""Former name of `make_population_plan`."""
 
 
 def plan_of_bounds(bounds: Sequence[int], device: torch.device) -> PopulationPlan:

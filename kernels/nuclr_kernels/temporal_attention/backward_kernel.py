@@ -84,18 +84,21 @@ def temporal_backward(
     if ROTATE_VALUE:
         v = turn_pairs(v.to(tl.float32), cosine, sine, ROWS, WIDTH).to(v.dtype)
 
+    kt = tl.trans(k)
+    vt = tl.trans(v)
+
     dk = tl.zeros((ROWS, WIDTH), tl.float32)
     dv = tl.zeros((ROWS, WIDTH), tl.float32)
     if QUERY_ROWS == ROWS:
         dk, dv = _backward_block(
-            0, queries, upstream, cos, sin, dqueries, k, v, dk, dv, flaw, local, tile, n_units, n_patches,
-            units_per_tile, heads, stride_unit, stride_patch, dout_stride_unit, dout_stride_patch, factor,
-            scale, WIDTH, QUERY_ROWS, ROTATE_VALUE, SHARED_TILE, PRECISION, UPCAST,
+            0, queries, upstream, cos, sin, dqueries, k, kt, vt, dk, dv, flaw, local, tile, n_units,
+            n_patches, units_per_tile, heads, stride_unit, stride_patch, dout_stride_unit,
+            dout_stride_patch, factor, scale, WIDTH, QUERY_ROWS, ROTATE_VALUE, SHARED_TILE, PRECISION, UPCAST,
         )  # fmt: skip
     else:
         for start in range(0, units_per_tile * n_patches, QUERY_ROWS):
             dk, dv = _backward_block(
-                start, queries, upstream, cos, sin, dqueries, k, v, dk, dv, flaw, local, tile, n_units,
+                start, queries, upstream, cos, sin, dqueries, k, kt, vt, dk, dv, flaw, local, tile, n_units,
                 n_patches, units_per_tile, heads, stride_unit, stride_patch, dout_stride_unit,
                 dout_stride_patch, factor, scale,
                 WIDTH, QUERY_ROWS, ROTATE_VALUE, SHARED_TILE, PRECISION, UPCAST,
@@ -120,7 +123,8 @@ def _backward_block(
     sin,
     dqueries,
     k,
-    v,
+    kt,
+    vt,
     dk,
     dv,
     flaw,
@@ -143,7 +147,10 @@ def _backward_block(
     PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """Add what queries [start, start + QUERY_ROWS) contribute to dk and dv, and write their dq."""
+    """Add what queries [start, start + QUERY_ROWS) contribute to dk and dv, and write their dq.
+
+    Keys come both ways round, values transposed.
+    """
     local, unit, patch, exists = tile_rows(start, tile, n_units, n_patches, units_per_tile, QUERY_ROWS)
     q = load_rows(queries, unit * stride_unit + patch.to(tl.int64) * stride_patch, exists, WIDTH)
     do_offsets = unit * dout_stride_unit + patch.to(tl.int64) * dout_stride_patch
@@ -159,7 +166,7 @@ def _backward_block(
 
     zeros = tl.zeros((QUERY_ROWS, k.shape[0]), tl.float32)
     same = local[:, None] == local_k[None, :]
-    scores = dot(q, tl.trans(k), zeros, PRECISION, UPCAST)
+    scores = dot(q, kt, zeros, PRECISION, UPCAST)
     if SHARED_TILE:
         scores += flaw[None, :] + flaw[:, None]
     scores = tl.where(same, scores, float("-inf"))
@@ -168,7 +175,7 @@ def _backward_block(
     if SHARED_TILE:  # a row of NaN scores must stay NaN for its own unit only
         weights = tl.where(same, weights, 0.0)
     dv = dot(tl.trans(weights.to(do.dtype)), do, dv, PRECISION, UPCAST)
-    dweights = dot(do, tl.trans(v), zeros, PRECISION, UPCAST)
+    dweights = dot(do, vt, zeros, PRECISION, UPCAST)
     dscores = dweights - tl.sum(weights * dweights, 1)[:, None]
     dscores = weights * dscores
     if SHARED_TILE:

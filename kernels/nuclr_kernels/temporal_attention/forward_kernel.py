@@ -114,16 +114,18 @@ def temporal_forward(
     if ROTATE_VALUE:
         v = turn_pairs(v.to(tl.float32), cosine, sine, ROWS, WIDTH).to(v.dtype)
 
+    # Transposed in the loop, they would be stored to shared memory for every block of queries (triton 3.9).
+    kt = tl.trans(k)
     if QUERY_ROWS == ROWS:
         _forward_block(
-            0, queries, cos, sin, out, k, v, flaw, local, tile, head, n_units, n_patches, units_per_tile,
+            0, queries, cos, sin, out, kt, v, flaw, local, tile, head, n_units, n_patches, units_per_tile,
             heads, stride_unit, stride_patch, factor,
             WIDTH, QUERY_ROWS, ROTATE_VALUE, SHARED_TILE, PRECISION, UPCAST,
         )  # fmt: skip
     else:
         for start in range(0, units_per_tile * n_patches, QUERY_ROWS):
             _forward_block(
-                start, queries, cos, sin, out, k, v, flaw, local, tile, head, n_units, n_patches,
+                start, queries, cos, sin, out, kt, v, flaw, local, tile, head, n_units, n_patches,
                 units_per_tile, heads, stride_unit, stride_patch, factor,
                 WIDTH, QUERY_ROWS, ROTATE_VALUE, SHARED_TILE, PRECISION, UPCAST,
             )  # fmt: skip
@@ -136,7 +138,7 @@ def _forward_block(
     cos,
     sin,
     out,
-    k,
+    kt,
     v,
     flaw,
     local_k,
@@ -156,15 +158,15 @@ def _forward_block(
     PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """Queries [start, start + QUERY_ROWS) of the tile against its rotated keys and values."""
+    """Queries [start, start + QUERY_ROWS) of the tile against its rotated keys (transposed) and values."""
     local, unit, patch, exists = tile_rows(start, tile, n_units, n_patches, units_per_tile, QUERY_ROWS)
     q = load_rows(queries, unit * stride_unit + patch.to(tl.int64) * stride_patch, exists, WIDTH)
     cosine = load_table(cos, patch, WIDTH)
     sine = load_table(sin, patch, WIDTH)
     q = (turn_pairs(q.to(tl.float32), cosine, sine, QUERY_ROWS, WIDTH) * factor).to(q.dtype)
 
-    zeros = tl.zeros((QUERY_ROWS, k.shape[0]), tl.float32)
-    scores = dot(q, tl.trans(k), zeros, PRECISION, UPCAST)
+    zeros = tl.zeros((QUERY_ROWS, kt.shape[1]), tl.float32)
+    scores = dot(q, kt, zeros, PRECISION, UPCAST)
     if SHARED_TILE:
         scores += flaw[None, :]
     scores = tl.where(local[:, None] == local_k[None, :], scores, float("-inf"))

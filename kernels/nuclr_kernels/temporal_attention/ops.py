@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from nuclr_kernels.compile_options import COMPILE_OPTIONS
 from nuclr_kernels.dispatch import interpreting
 from nuclr_kernels.temporal_attention.tiles import (
     BACKWARD,
@@ -93,6 +94,7 @@ def _launch(
             *more_strides,
             *factors,
             **kernel_constants(tile, head_dim, n_patches, rotate_value, precision, interpreting()),
+            **COMPILE_OPTIONS,
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
         )

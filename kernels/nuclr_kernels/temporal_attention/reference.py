@@ -36,7 +36,16 @@ def rotate_pairs(x: Tensor, turn: Tensor) -> Tensor:
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     reals = torch.unflatten(x.to(wide), -1, (-1, 2))
-    if reals.stride(-1) != 1 or reals.storage_offset() % 2 or any(step % 2 for step in reals.stride()[:-1]):
-        reals = reals.clone(memory_format=torch.contiguous_format)  # not laid out as complex numbers
+    if torch.compiler.is_compiling() or not _laid_out_as_complex(reals):
+        reals = reals.clone(memory_format=torch.contiguous_format)
     pairs = torch.view_as_complex(reals)
     return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
+
+
+def _laid_out_as_complex(reals: Tensor) -> bool:
+    """Pairs along the last axis can be seen as complex numbers where they are.
+
+    Not for a program that is being compiled: it cannot ask where a tensor starts.
+    """
+    in_pairs = not (reals.storage_offset() % 2 or any(step % 2 for step in reals.stride()[:-1]))
+    return in_pairs and reals.stride(-1) == 1
