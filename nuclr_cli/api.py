@@ -1,4 +1,4 @@
-"""All that a reader plugin may import: hook, records, errors, `safe_files`, `safe_zarr`, `hdf5_damage`.
+"""All that a plugin may import: hooks, records, errors, and modules that read and write files safely.
 
 Needs only numpy and pluggy. A plugin is a module named by an entry point of the group ``nuclr``::
 
@@ -21,8 +21,9 @@ import numpy as np
 import pluggy
 from numpy.typing import NDArray
 
-from nuclr_cli import hdf5_damage, safe_files, safe_zarr
+from nuclr_cli import hdf5_damage, safe_files, safe_zarr, whole_files
 from nuclr_cli.errors import MissingPackageError, ReaderError
+from nuclr_cli.unit_predictions import Predicted, UnitPredictions, by_unit, common_source
 
 __all__ = [
     "API_VERSION",
@@ -31,20 +32,24 @@ __all__ = [
     "MissingPackageError",
     "Modality",
     "Population",
+    "Predicted",
     "ReadOptions",
     "Reader",
     "ReaderError",
     "Spikes",
     "UnitPredictions",
+    "by_unit",
+    "common_source",
     "hdf5_damage",
     "hookimpl",
     "hookspec",
     "safe_files",
     "safe_zarr",
+    "whole_files",
 ]
 
 # Major: a plugin written for another one may not work. Minor: something was added. See docs/plugins.md.
-API_VERSION = "1.0"
+API_VERSION = "1.1"
 
 Modality = Literal["spikes", "calcium"]
 
@@ -202,43 +207,6 @@ class Reader(ABC):
         """
 
 
-@dataclass(frozen=True)
-class UnitPredictions:
-    """What a probe says about the units of one population.
-
-    Attributes:
-        subject, session, population: As in `Population`.
-        label_name: What was predicted (``cell_type``).
-        classes: The K values it may take.
-        unit_ids: (N,) str, the ids that the reader gave.
-        labels: (N,) str, the likeliest class of each unit, also of those in `abstain`.
-        probabilities: (N, K) float64, columns in the order of `classes`; NaN where nothing could be said.
-        abstain: (N,) bool, True where the prediction should not be used.
-
-    Raises:
-        ValueError: The lengths do not agree.
-    """
-
-    subject: str
-    session: str
-    population: str
-    label_name: str
-    classes: tuple[str, ...]
-    unit_ids: NDArray[np.str_]
-    labels: NDArray[np.str_]
-    probabilities: NDArray[np.float64]
-    abstain: NDArray[np.bool_]
-
-    def __post_init__(self) -> None:
-        n_units = len(self.unit_ids)
-        found = [array.shape for array in (self.unit_ids, self.labels, self.abstain, self.probabilities)]
-        expected = [(n_units,)] * 3 + [(n_units, len(self.classes))]
-        if found != expected:
-            raise ValueError(
-                f"unit_ids, labels, abstain and probabilities have shapes {found}, expected {expected}"
-            )
-
-
 class Exporter(ABC):
     """Writes predictions for another program (or a family of them).
 
@@ -249,6 +217,14 @@ class Exporter(ABC):
 
     name: str
     formats: tuple[str, ...] = ()
+
+    def writes(self, predictions: Sequence[UnitPredictions], target: Path) -> Sequence[Path]:
+        """What `export` would write or replace, asked before it is called: `target` unless it says otherwise.
+
+        nuclr refuses to call `export` when one of them exists and the user did not say ``--overwrite``, so
+        `export` may replace them.
+        """
+        return [target]
 
     @abstractmethod
     def export(self, predictions: Sequence[UnitPredictions], target: Path) -> Sequence[Path]:

@@ -83,7 +83,8 @@ class Registry:
         what = f"There is no {kind} {name!r}; installed: {', '.join(names) or 'none'}."
         if broken:
             what = f"The {kind} {name!r} cannot be used: {broken[0].error}."
-        raise InputError(what, f"--{kind} {close[0]}" if close else "nuclr plugins list")
+        option = {"reader": "--reader", "exporter": "--export"}[kind]
+        raise InputError(what, f"{option} {close[0]}" if close else "nuclr plugins list")
 
     def claims(self, path: Path, *, warn: Callable[[str], None]) -> tuple[Claim, ...]:
         """Every reader that recognises `path`. One whose `detect` raises counts as not recognising it."""

@@ -38,6 +38,7 @@ NOTE = re.compile(r"<!-- (?P<what>not run|file): *(?P<text>.*?) *-->")
 FEWER_STEPS = """
 nuclr() {
   if [ "${1:-}" = pretrain ]; then command nuclr "$@" --steps 3 --set train.batch_windows=4
+  elif [ "${1:-}" = scale ]; then command nuclr "$@" --steps 3 --points 2 --seeds 1
   else command nuclr "$@"; fi
 }
 """
@@ -241,7 +242,7 @@ def test_commands_and_options_exist(page: Path) -> None:
 def test_unknown_commands_and_options_are_seen() -> None:
     options = options_of_commands()
     assert mistakes(["probe", "--label", "x", "--jsn"], options) == ["--jsn"]
-    assert mistakes(["predict", "--probe"], options) == ["predict", "--probe"]
+    assert mistakes(["guess", "--jsn"], options) == ["guess", "--jsn"]
     assert mistakes(["plugins", "list", "--json"], options) == []
 
 

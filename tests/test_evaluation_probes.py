@@ -13,15 +13,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from nuclr_cli.errors import InputError
+from nuclr_cli.evaluation.balance import oversample
 from nuclr_cli.evaluation.baselines import chance_scores, majority_predictions
+from nuclr_cli.evaluation.cross_prediction import cross_predict
 from nuclr_cli.evaluation.probes import (
     VARIANTS,
     FrontEnd,
-    cross_predict,
     describe_folds,
     encode,
     fit_probe,
-    oversample,
     variant_named,
 )
 from nuclr_cli.evaluation.splits import UnitKeys, subject_split, unit_split

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -78,11 +79,72 @@ def test_a_unit_keeps_its_fold_when_the_table_is_shuffled(seed):
     labels = make_labels(keys)
     order = np.random.default_rng(seed).permutation(len(keys))
     shuffled = UnitKeys(*(column[order] for column in keys.columns()))
-    for make in (subject_split, session_split, unit_split):
+    in_folds = (partial(subject_split, n_folds=2), partial(session_split, n_folds=3))
+    for make in (subject_split, session_split, unit_split, *in_folds):
         one, two = make(keys, labels), make(shuffled, labels[order])
         assert (one.fold[order] == two.fold).all()
         for a, b in zip(one.folds, two.folds, strict=True):
             assert (a.train == order[b.train]).all()  # even the order of the training rows is the same
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=3, max_size=9),
+    folds=st.integers(2, 5),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=60, deadline=None)
+def test_folds_of_subjects_test_every_unit_once_and_share_no_subject(sizes, folds, seed):
+    rows = [(f"m{s}", "day", "0", f"u{i}") for s, size in enumerate(sizes) for i in range(size)]
+    keys = UnitKeys(*(np.array(column) for column in zip(*rows, strict=True)))
+    labels = np.random.default_rng(seed).choice(["EC", "IN", "X"], size=len(keys))
+    folds = min(folds, len(sizes))
+    split = subject_split(keys, labels, n_folds=folds)
+    assert len(split.folds) == folds
+    assert split.subjects_disjoint
+    tested = np.concatenate([fold.test for fold in split.folds])
+    assert sorted(tested.tolist()) == list(range(len(keys)))
+
+
+def test_folds_of_subjects_share_out_a_class_that_few_subjects_have():
+    """Ten subjects, five of them with the rare class: one in eight pairings gives it to all folds."""
+    keys = make_keys([f"m{i}" for i in range(10)], n_units=8, n_sessions=1)
+    labels = np.where(np.arange(len(keys)) % 2 == 0, "EC", "IN").astype("<U4")
+    labels[np.isin(keys.subject, ["m0", "m1", "m2", "m8", "m9"]) & (keys.unit_id == "u7")] = "rare"
+    split = subject_split(keys, labels, n_folds=5)
+    assert [int((labels[fold.test] == "rare").sum()) for fold in split.folds] == [1] * 5
+    assert [len(fold.test) for fold in split.folds] == [16] * 5
+
+
+def test_as_many_folds_as_subjects_leave_one_out():
+    keys = make_keys(["a", "b", "c"])
+    labels = make_labels(keys)
+    one, two = subject_split(keys, labels), subject_split(keys, labels, n_folds=3)
+    assert (one.how, one.fold.tolist()) == (two.how, two.fold.tolist())
+
+
+@pytest.mark.parametrize("folds", [-1, 0, 1, 4])
+def test_folds_that_the_subjects_or_sessions_do_not_fill_are_refused(folds):
+    keys = make_keys(["a", "b", "c"], n_sessions=1)
+    for make, what in ((subject_split, "subjects"), (session_split, "sessions")):
+        with pytest.raises(InputError, match=f"--folds {folds} does not fit: 3 {what}") as caught:
+            make(keys, make_labels(keys), n_folds=folds)
+        assert "from 2 to 3" in caught.value.fix
+
+
+def test_a_split_knows_what_it_keeps_apart(tmp_path):
+    keys = make_keys(["a", "b", "c"])
+    labels = make_labels(keys)
+    assert subject_split(keys, labels).grouped_by == "subject"
+    assert session_split(keys, labels).grouped_by == "session"
+    assert unit_split(keys, labels).grouped_by == "unit"
+    path = tmp_path / "mine.csv"
+    for columns, rows, expected in (
+        ("subject,fold", "a,1\nb,2\nc,2", "subject"),
+        ("subject,session,fold", "a,day0,1\na,day1,2\nb,day0,2", "session"),
+        ("subject,session,population,unit_id,fold", "a,day0,0,u0,1\na,day0,0,u1,2", "unit"),
+    ):
+        path.write_text(f"{columns}\n{rows}\n")
+        assert file_split(path, keys, np.full(len(keys), "EC")).grouped_by == expected
 
 
 def test_a_subject_on_both_sides_cannot_be_built():
@@ -152,7 +214,8 @@ def test_the_same_key_twice_is_refused():
 
 PROCESS = """
 import numpy as np
-from nuclr_cli.evaluation.probes import VARIANTS, cross_predict, encode
+from nuclr_cli.evaluation.cross_prediction import cross_predict
+from nuclr_cli.evaluation.probes import VARIANTS, encode
 from nuclr_cli.evaluation.splits import UnitKeys, session_split, subject_split, unit_split
 subject = np.repeat(["m1", "m2", "m3"], 12)
 session = np.tile(np.repeat(["day1", "day2"], 6), 3)
@@ -186,7 +249,12 @@ def test_folds_and_predictions_do_not_depend_on_the_process():
 def test_a_saved_split_reads_back_as_the_same_folds(tmp_path):
     keys = make_keys(["a", "b", "c"])
     labels = make_labels(keys)
-    for split in (subject_split(keys, labels), subject_split(keys, labels, ["b"]), unit_split(keys, labels)):
+    for split in (
+        subject_split(keys, labels),
+        subject_split(keys, labels, ["b"]),
+        subject_split(keys, labels, n_folds=2),
+        unit_split(keys, labels),
+    ):
         path = tmp_path / "split.json"
         path.write_text(json.dumps(split_document(split)))
         again = file_split(path, keys, labels)

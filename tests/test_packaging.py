@@ -23,6 +23,7 @@ HEAVY = {
     "lightning_fabric",
     "matplotlib",
     "numpy",
+    "plotly",
     "pyarrow",
     "scipy",
     "sklearn",

@@ -28,7 +28,8 @@ from nuclr_cli.workflows.reporting import Progress, SilentReporter
 from nuclr_cli.workflows.runs import Run, RunSession, create_run
 
 SUBJECTS = ("s0", "s1", "s2", "s3")
-BASELINES = ("features", "activity_pca", "untrained", "majority", "chance")
+MADE = ("features", "activity_pca", "acg_3d", "window_average", "untrained")
+BASELINES = (*MADE, "majority", "chance")
 
 
 class Listener(SilentReporter):
@@ -145,14 +146,14 @@ def test_the_folder_holds_everything_and_no_pickle(place, record):
     assert record.folder == place.run.folder / "probes" / "cell_type" / "subject-default"
     assert {path.name for path in record.folder.iterdir()} == {
         "report.json", "predictions.parquet", "confusion.png", "scores.png", "split.json", "probe.skops",
-        "card.json",
+        "card.json", "reliability.png",
     }  # fmt: skip
     assert not list(record.folder.parent.glob(".*"))
     report = json.loads((record.folder / "report.json").read_text())
     assert report["verdict"] == record.verdict
     assert report["methods"][0]["macro_f1"]["value"] == record.methods[0].macro_f1.value
     assert report["run"] == place.run.id
-    for plot in ("confusion.png", "scores.png"):
+    for plot in ("confusion.png", "scores.png", "reliability.png"):
         assert (record.folder / plot).read_bytes().startswith(b"\x89PNG")
 
 
@@ -287,13 +288,13 @@ def test_embeddings_without_their_run_are_probed_and_the_gaps_are_named(place, t
     listener = Listener()
     record = place.probe(embeddings=path, runs=tmp_path / "nowhere", listener=listener)
     assert record.knowledge == "unknown"
-    assert {one.name for one in record.missing_baselines} == {"features", "activity_pca", "untrained"}
+    assert {one.name for one in record.missing_baselines} == set(MADE)
     assert [method.name for method in record.methods] == ["nuclr", "majority", "chance"]
     assert "Not compared with: rate + ISI" in record.verdict
-    assert sum("Baseline missing" in text for text in listener.warnings) == 3
+    assert sum("Baseline missing" in text for text in listener.warnings) == 5
     assert "baselines" not in listener.tasks  # nothing to wait for
     record = place.probe(embeddings=path, runs=tmp_path / "nowhere", data=place.run.data)
-    assert [one.name for one in record.missing_baselines] == ["untrained"]
+    assert [one.name for one in record.missing_baselines] == ["window_average", "untrained"]
 
 
 def test_a_baseline_that_lacks_units_is_missing_as_a_whole(place, tmp_path):
@@ -301,17 +302,19 @@ def test_a_baseline_that_lacks_units_is_missing_as_a_whole(place, tmp_path):
     data.mkdir()
     shutil.copy(place.run.data / "s0.h5", data)
     record = place.probe(data=data)
-    assert len(record.missing_baselines) == 3
+    assert len(record.missing_baselines) == 5
     assert "3 of 4 sessions are not in" in record.missing_baselines[0].why
 
 
-def test_calcium_has_features_and_says_why_there_is_no_binned_activity(tmp_path):
+def test_calcium_has_every_baseline_but_the_one_made_of_spikes(tmp_path):
     run = make_run(tmp_path, make_data(tmp_path / "nuclr-data", tiny_calcium), modality="calcium")
     table = embed_fake(run)
     record = Place(tmp_path, run, table).probe()
-    assert [one.name for one in record.missing_baselines] == ["activity_pca"]
+    assert [one.name for one in record.missing_baselines] == ["acg_3d"]
     assert "calcium" in record.missing_baselines[0].why
-    assert record.methods[1].title == "trace features"
+    assert [method.title for method in record.methods[1:5]] == [
+        "trace features", "PCA of dF/F", "raw window average", "untrained encoder",
+    ]  # fmt: skip
 
 
 def test_folder_names_as_subjects_are_warned_about(place, tmp_path):
@@ -398,7 +401,14 @@ def test_classes_may_be_chosen(place, tmp_path):
         ({"label": "cell_typo"}, "No label 'cell_typo'", "--label cell_type"),
         ({"label": "zzz"}, "brain_region", "--labels"),
         ({"variant": "fancy"}, "fancy", "paper"),
-        ({"folds": 3}, "--folds does not go", "--split unit"),
+        ({"folds": 5}, "--folds 5 does not fit: 4 subjects", "from 2 to 4"),
+        ({"split": "session", "folds": 1}, "--folds 1 does not fit: 4 sessions", "from 2 to 4"),
+        ({"split": "my.csv", "folds": 3}, "--folds does not go", "in the file"),
+        (
+            {"test_subjects": ("s0",), "folds": 2},
+            "--folds does not go with --test-subjects",
+            "one of the two",
+        ),
         ({"split": "unit", "test_subjects": ("s0",)}, "--test-subjects does not go", "--split subject"),
         ({"split": "unit", "folds": 1}, "--folds 1", "from 2 to"),
         ({"split": "animal"}, "Cannot read the split file animal", "--split takes"),

@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from nuclr_cli import __version__
-from nuclr_cli.cli import demo, doctor, embed, info, label, plugins, preprocess, pretrain, probe
+from nuclr_cli.cli import (
+    demo,
+    doctor,
+    embed,
+    info,
+    label,
+    plugins,
+    predict,
+    preprocess,
+    pretrain,
+    probe,
+    report,
+    scale,
+)
 
 app = typer.Typer(
     name="nuclr",
@@ -38,7 +51,9 @@ def _root(
     pass
 
 
-for module in (preprocess, info, label, pretrain, embed, probe, demo, plugins, doctor):
+_CHAIN = (preprocess, info, label, pretrain, embed, probe, predict, scale, report)
+
+for module in (*_CHAIN, demo, plugins, doctor):
     module.register(app)
 
 

@@ -29,7 +29,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the simulation and of training.")] = 0,
 ) -> None:
     """Run the whole chain on simulated animals, in minutes on a laptop CPU."""
-    from nuclr_cli.cli.probe import show
+    from nuclr_cli.cli.probe_show import show
     from nuclr_cli.workflows.config import parse_settings
     from nuclr_cli.workflows.demo import DemoConfig
     from nuclr_cli.workflows.demo import demo as work

@@ -35,6 +35,17 @@ def embed(
     limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Use only the first seconds of each session.")
     ] = None,
+    select: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="Checkpoint to use: last; retrieval (finds neurons again across time, needs no label); "
+            "val-f1 (a probe on the subjects that pretraining was given; needs --select-label).",
+        ),
+    ] = "last",
+    select_label: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Label of --select val-f1.")
+    ] = None,
     gpus: Annotated[int | None, typer.Option(help="0 is the CPU. Default: a GPU if there is one.")] = None,
 ) -> None:
     """Turn every unit into one vector with a trained encoder: one row a unit, also for animals never seen."""
@@ -42,7 +53,7 @@ def embed(
     from nuclr_cli.workflows.embed import embed as work
 
     record = work(
-        EmbedConfig(data, run, runs, out, checkpoint, gpus, limit),
+        EmbedConfig(data, run, runs, out, checkpoint, gpus, limit, select=select, select_label=select_label),
         console,
     )
 
@@ -71,6 +82,15 @@ def embed(
                     f"unit was active in no window; its embedding is null: {shown}",
                     f"units were active in no window; their embedding is null: {shown}",
                 )
+            )
+        if record.diagnostics is not None:
+            found = record.diagnostics
+            again = found.retrieval
+            console.print(
+                f"Without labels: {again.top1:.1%} of units are found again in the other half of their "
+                f"recording (95% {again.interval.low:.1%} to {again.interval.high:.1%}; by rate alone "
+                f"{again.rate_top1:.1%}, chance {again.chance:.1%}); effective rank {found.rankme:.1f} of "
+                f"{record.dim}; alignment {found.alignment:.3f}, uniformity {found.uniformity:.2f}."
             )
         console.print(
             f"{counted(record.n_units, 'unit')} x {record.dim} numbers -> {record.out}  "

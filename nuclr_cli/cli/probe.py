@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nuclr_cli.cli.console import Console
+from nuclr_cli.cli.label_fractions import Fractions, Repeats, probe_fractions
 from nuclr_cli.cli.options import Seed, command
-from nuclr_cli.wording import counted
+from nuclr_cli.cli.probe_kinds import (
+    PairFeatures,
+    Pairs,
+    Target,
+    TargetFile,
+    kind_of,
+    probe_pairs,
+    probe_target,
+)
+from nuclr_cli.cli.probe_options import Balance, Classes, Label, Parent, Penalty, Variant
+from nuclr_cli.cli.probe_show import show
 
 if TYPE_CHECKING:
-    from nuclr_cli.evaluation.records import Score
     from nuclr_cli.workflows.probe_record import ProbeRecord
 
 
@@ -23,7 +34,11 @@ def register(app: typer.Typer) -> None:
 
 def probe(
     console: Console,
-    label: Annotated[str, typer.Option(metavar="NAME", help="Label column, e.g. cell_type.")],
+    label: Label = None,
+    target: Target = None,
+    target_file: TargetFile = None,
+    pairs: Pairs = None,
+    pair_features: PairFeatures = None,
     split: Annotated[
         str,
         typer.Option(
@@ -32,9 +47,13 @@ def probe(
             "Default: subject from 3 labelled subjects on, else unit.",
         ),
     ] = "auto",
-    variant: Annotated[
-        str, typer.Option(help="default (class weights), or paper (oversampling, as the paper's numbers).")
-    ] = "default",
+    variant: Variant = "default",
+    balance: Balance = "auto",
+    c: Penalty = "1",
+    parent: Parent = None,
+    classes: Classes = None,
+    label_fractions: Fractions = None,
+    repeats: Repeats = None,
     run: Annotated[Path | None, typer.Option(help="Run folder or name. Default: the newest.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("nuclr-runs"),
     embeddings: Annotated[
@@ -43,6 +62,15 @@ def probe(
     data: Annotated[
         Path | None, typer.Option(help="Sessions that the baselines read. Default: those of the run.")
     ] = None,
+    baselines: Annotated[
+        str,
+        typer.Option(
+            metavar="LEVEL",
+            help="full: chance, majority, features (rate, ISI, autocorrelogram, burst, coupling), PCA of "
+            "activity, 3D autocorrelogram, raw window average, untrained encoder. fast: chance, majority, "
+            "features, raw window average. none: chance, majority; the result then says what it lacks.",
+        ),
+    ] = "full",
     test_subjects: Annotated[
         str | None,
         typer.Option(
@@ -50,10 +78,10 @@ def probe(
             help="Subjects to test on. Default: those held out of pretraining, else each in turn.",
         ),
     ] = None,
-    classes: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Classes that take part. Default: all.")
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Folds. Default: 5 of units, or one subject (session) left out at a time."),
     ] = None,
-    folds: Annotated[int | None, typer.Option(help="Folds of the unit split. Default: 5.")] = None,
     bootstrap: Annotated[int, typer.Option(help="Resamples of the intervals.")] = 1000,
     permutations: Annotated[
         int | None,
@@ -64,80 +92,80 @@ def probe(
     ] = None,
     seed: Seed = None,
 ) -> None:
-    """Read a label from the embeddings by logistic regression, beside baselines on the same units."""
+    """Read a label, a number or connected pairs from the embeddings, beside baselines on the same units."""
     from nuclr_cli.evaluation.splits import DEFAULT_SEED
-    from nuclr_cli.workflows.probe import probe as work
-    from nuclr_cli.workflows.probe_record import ProbeConfig
 
-    record = work(
-        ProbeConfig(
-            label=label,
-            run=run,
-            embeddings=embeddings,
-            runs=runs,
-            data=data,
-            split=split,
-            variant=variant,
-            test_subjects=_names(test_subjects),
-            folds=folds,
-            classes=_names(classes),
-            bootstrap=bootstrap,
-            permutations=permutations,
-            seed=DEFAULT_SEED if seed is None else seed,
-        ),
-        console,
+    kind = kind_of(
+        label,
+        target,
+        target_file,
+        pairs,
+        pair_features,
+        only_labels={
+            "--variant": variant != "default",
+            "--classes": classes is not None,
+            "--balance": balance != "auto",
+            "--C": c != "1",
+            "--parent": parent is not None,
+            "--label-fractions": label_fractions is not None,
+            "--repeats": repeats is not None,
+        },
+        only_units={"--permutations": permutations is not None},
     )
-    console.result(record, lambda: show(console, record))
-    console.done(f"written to {record.folder}")
+    shared = {
+        "run": run,
+        "embeddings": embeddings,
+        "runs": runs,
+        "data": data,
+        "split": split,
+        "test_subjects": _names(test_subjects),
+        "folds": folds,
+        "baselines": baselines,
+        "bootstrap": bootstrap,
+        "seed": DEFAULT_SEED if seed is None else seed,
+    }
+    if kind == "target":
+        about = {"target": target, "target_file": target_file, "permutations": permutations}
+        return probe_target(console, {**shared, **about})
+    if kind == "pairs":
+        return probe_pairs(console, {**shared, "pairs": pairs, "features": pair_features or "both"})
+    assert label is not None  # or `kind_of` would have refused
+    from nuclr_cli.workflows.probe import probe_labels
+    from nuclr_cli.workflows.probe_record import ProbeConfig, penalty
+
+    config = ProbeConfig(
+        label=label[0],
+        run=run,
+        embeddings=embeddings,
+        runs=runs,
+        data=data,
+        split=split,
+        variant=variant,
+        test_subjects=_names(test_subjects),
+        folds=folds,
+        classes=_names(classes),
+        baselines=baselines,
+        bootstrap=bootstrap,
+        permutations=permutations,
+        seed=DEFAULT_SEED if seed is None else seed,
+        balance=balance,
+        c=penalty(c),
+        parent=parent,
+    )
+    if label_fractions is not None:
+        return probe_fractions(console, config, label, label_fractions, repeats)
+    if repeats is not None:
+        raise typer.BadParameter("goes with --label-fractions only.", param_hint="--repeats")
+    records = probe_labels(config, label, console)
+    console.result(records[0] if len(records) == 1 else {"probes": records}, lambda: _show(console, records))
+    for record in records:
+        console.done(f"written to {record.folder}")
+
+
+def _show(console: Console, records: Sequence[ProbeRecord]) -> None:
+    for record in records:
+        show(console, record)
 
 
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
-
-
-def show(console: Console, record: ProbeRecord) -> None:
-    """Print the tables of one probe."""
-    from nuclr_cli.evaluation.bootstrap import FEW_SUBJECTS
-
-    rows = [
-        (
-            method.title,
-            _with_interval(method.macro_f1),
-            f"{method.balanced_accuracy.value:.3f}",
-            "" if method.nuclr_minus is None else _with_interval(method.nuclr_minus, sign=True),
-        )
-        for method in record.methods
-    ]
-    rows += [(missing.title, "missing", "", "") for missing in record.missing_baselines]
-    console.table(
-        f"{record.label}: {counted(record.n_tested, 'unit')}, {len(record.classes)} classes",
-        ("method", "macro F1 [95%]", "balanced acc.", "NuCLR minus it [95%]"),
-        rows,
-        right=(1, 2, 3),
-    )
-    console.table(
-        "NuCLR, class by class",
-        ("class", "precision", "recall", "F1", "units"),
-        [
-            (one.name, f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}", str(one.support))
-            for one in record.per_class
-        ],
-        right=(1, 2, 3, 4),
-    )
-    console.print(record.verdict)
-    console.print(f"Split: {record.split_how}.")
-    console.print(f"{record.knowledge.capitalize()}: {record.knowledge_why}")
-    few = ": too few for more than a rough guide" if record.n_resampled < FEW_SUBJECTS else ""
-    console.print(f"Intervals: {record.bootstrap} resamples of {record.n_resampled} {record.resampled}{few}.")
-    if record.permutation is not None:
-        test = record.permutation
-        kind = "all" if test.exact else f"{test.n} random"
-        console.print(
-            f"Permutation test ({test.permuted}, {kind} labellings): p = {test.p_value:.3g}, "
-            f"the smallest possible being {test.smallest_p:.3g}."
-        )
-
-
-def _with_interval(score: Score, *, sign: bool = False) -> str:
-    form = "+.3f" if sign else ".3f"
-    return f"{score.value:{form}} [{score.low:{form}}, {score.high:{form}}]"

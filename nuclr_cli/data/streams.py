@@ -26,6 +26,8 @@ class Purpose(StrEnum):
     DROPOUT_2 = "dropout-2"
     INIT = "init"
     MODEL = "model"
+    UNITS = "units"
+    SUBJECTS = "subjects"
 
 
 def stream(seed: int, epoch: int, index: int, purpose: Purpose) -> np.random.Generator:

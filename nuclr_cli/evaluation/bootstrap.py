@@ -13,6 +13,7 @@ from nuclr_cli.evaluation.metrics import METRICS, Scores, scores
 LEVEL = 0.95
 FEW_SUBJECTS = 5
 """With fewer test subjects than this, a result says that its intervals are a rough guide."""
+_AT_A_TIME = 100
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,11 @@ def bootstrap_scores(
     cells = truth * n_classes + predicted
     shape = (plan.n_groups, n_classes * n_classes)
     counts = sparse.csr_matrix((np.ones(len(cells)), (plan.group, cells)), shape=shape)
-    resampled = np.asarray((counts.T @ weights.T.astype(np.float64)).T)
-    return scores(resampled.reshape(-1, n_classes, n_classes))
+    parts = []
+    for start in range(0, len(weights), _AT_A_TIME):  # a float64 copy of all weights may be half a gigabyte
+        some = weights[start : start + _AT_A_TIME].T.astype(np.float64)
+        parts.append(np.asarray((counts.T @ some).T))
+    return scores(np.concatenate(parts).reshape(-1, n_classes, n_classes))
 
 
 def intervals(values: Scores) -> dict[str, Interval]:

@@ -1,8 +1,8 @@
 """What a careful physiologist would measure on each unit: the baseline an embedding has to beat.
 
-Rate, inter-spike intervals, autocorrelogram, variability of counts, coupling to the population. Every value
-is finite: with few spikes a statistic shrinks towards that of a Poisson process of the same rate, so a
-silent unit looks Poisson.
+Rate, inter-spike intervals, bursts, autocorrelogram, variability of counts, coupling to the population.
+Every value is finite: with few spikes a statistic shrinks towards that of a Poisson process of the same
+rate, so a silent unit looks Poisson.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from nuclr_cli.evaluation.bursts import BURST_NAMES, burst_statistics
 from nuclr_cli.evaluation.trains import (
     TOLERANCE_S,
     BinGrid,
@@ -21,8 +23,10 @@ from nuclr_cli.evaluation.trains import (
     Ints,
     Trains,
     autocorrelation,
+    close_pairs,
     correlation,
     group_spikes,
+    unbroken_runs,
 )
 
 PSEUDO_INTERVALS = 5.0
@@ -69,19 +73,22 @@ class FeatureTable:
 def spike_features(
     times: Floats, unit_index: NDArray[np.integer[Any]], n_units: int, intervals: Floats
 ) -> FeatureTable:
-    """Rate, interval, autocorrelogram, variability and coupling features of every unit.
+    """Rate, interval, burst, autocorrelogram, variability and coupling features of every unit.
 
-    - ``rate_log10``: spikes + 1/2 over the valid time, in Hz. - ``isi_*``: moments and quantiles of log
-    intervals; CV; CV2 (Holt et al. 1996, J Neurophysiol 75:1806); LV
-      (Shinomoto et al. 2003, Neural Comput 15:2823); log odds against Poisson of short and long intervals:
+    - ``rate_log10``: spikes + 1/2 over the valid time, in Hz.
+    - ``isi_*``: moments and quantiles of log intervals; CV; CV2 (Holt et al. 1996, J Neurophysiol 75:1806);
+      LV (Shinomoto et al. 2003, Neural Comput 15:2823); log odds against Poisson of short and long intervals:
       refractory (2 ms), burst (6 ms: Harris et al. 2001, Neuron 32:141), 15 ms, pauses over 1 s. Intervals
       never span a gap.
-    - ``acg_*``: log of the autocorrelogram over the Poisson expectation, 0 to 200 ms. - ``acf_*``:
-    autocorrelation of 20 ms counts from 0.2 to 2 s (intrinsic timescale: Murray et al. 2014, Nat Neurosci
-      17:1661).
+    - ``burst_*``: share of spikes in bursts, rate and length of bursts, as `burst_statistics`.
+    - ``acg_*``: log of the autocorrelogram over the Poisson expectation, 0 to 200 ms.
+    - ``acf_*``: autocorrelation of 20 ms counts from 0.2 to 2 s (intrinsic timescale: Murray et al. 2014,
+      Nat Neurosci 17:1661).
     - ``fano_*_log``, ``coupling_*``: Fano factor of counts and their correlation with the summed counts of
-    all other
-      units (Okun et al. 2015, Nature 521:511), in bins of 20 ms, 0.2 s and 2 s.
+      all other units (Okun et al. 2015, Nature 521:511), in bins of 20 ms, 0.2 s and 2 s.
+    - ``population_at_spikes_log``: log of the population rate of all other units in the 20 ms bins of a
+      unit's spikes, over their mean rate: Okun's spike-triggered population rate at lag 0, which unlike a
+      correlation does not fall with the unit's own rate.
 
     Args:
         times: (S,) s, ascending.
@@ -91,9 +98,8 @@ def spike_features(
 
     Returns:
         N = n_units rows in the units' order. With fewer than some tens of spikes, values approach those of
-        a Poisson
-        process: interval statistics as if `PSEUDO_INTERVALS` Poisson intervals were added, ratios as if
-        `PSEUDO_PAIRS` pairs were; correlations and log Fano factors of a unit without variance are 0.
+        a Poisson process: interval statistics as if `PSEUDO_INTERVALS` Poisson intervals were added, ratios
+        as if `PSEUDO_PAIRS` pairs were; correlations and log Fano factors of a unit without variance are 0.
 
     Raises:
         ValueError: As `group_spikes`.
@@ -101,15 +107,18 @@ def spike_features(
     trains = group_spikes(times, unit_index, n_units, intervals)
     rates = (np.diff(trains.offsets) + 0.5) / trains.duration_s
     interval_part = np.empty((n_units, len(_ISI_NAMES)))
+    burst_part = np.empty((n_units, len(BURST_NAMES)))
     acg_part = np.empty((n_units, len(ACG_EDGES_MS) - 1))
     for row in range(n_units):
         spikes, interval = trains.unit(row)
         interval_part[row] = _interval_statistics(spikes, interval, rates[row])
+        burst_part[row] = burst_statistics(spikes, interval, rates[row], trains.duration_s)
         acg_part[row] = _autocorrelogram(spikes, interval, trains)
-    names = ("rate_log10", *_ISI_NAMES, *_acg_names())
-    slow_names, slow_part = _slow_autocorrelation(trains)
-    count_names, count_part = _count_statistics(trains)
-    parts = [np.log10(rates)[:, None], interval_part, acg_part, slow_part, count_part]
+    names = ("rate_log10", *_ISI_NAMES, *BURST_NAMES, *_acg_names())
+    with threadpool_limits(1):  # rows are short: more BLAS threads only wait for one another
+        slow_names, slow_part = _slow_autocorrelation(trains)
+        count_names, count_part = _count_statistics(trains)
+    parts = [np.log10(rates)[:, None], interval_part, burst_part, acg_part, slow_part, count_part]
     return FeatureTable((*names, *slow_names, *count_names), np.concatenate(parts, axis=1))
 
 
@@ -139,14 +148,7 @@ def trace_features(
         ValueError: Shapes differ, or there are fewer than two frames.
     """
     n_frames, n_units = values.shape
-    if len(timestamps) != n_frames or n_frames < 2:
-        raise ValueError(
-            f"{len(timestamps)} timestamps and {n_frames} frames; at least two of both, equally many"
-        )
-    breaks = np.flatnonzero(np.diff(timestamps) > 1.5 / sampling_rate_hz) + 1
-    run = np.zeros(n_frames, dtype=np.int64)
-    run[breaks] = 1
-    run = np.cumsum(run)
+    run = unbroken_runs(timestamps, sampling_rate_hz, n_frames)
     lags = [max(1, round(lag * sampling_rate_hz)) for lag in TRACE_LAGS_S]
     mean = values.mean(axis=0, dtype=np.float64)
     sd = values.std(axis=0, dtype=np.float64)
@@ -225,15 +227,8 @@ def _autocorrelogram(times: Floats, interval: Ints, trains: Trains) -> Floats:
     """Log of pair counts over a Poisson process's, in bins of `ACG_EDGES_MS`, within intervals."""
     edges = np.array(ACG_EDGES_MS) / 1000.0
     fine = np.zeros(ACG_EDGES_MS[-1], dtype=np.int64)
-    place = np.arange(len(times))
-    for step in range(1, len(times)):
-        place = place[: np.searchsorted(place, len(times) - step)]
-        lag = times[place + step] - times[place] + TOLERANCE_S
-        close = (lag < edges[-1]) & (interval[place + step] == interval[place])
-        if not close.any():
-            break
-        place = place[close]
-        fine += np.bincount((lag[close] * 1000.0).astype(np.int64), minlength=len(fine))[: len(fine)]
+    for _, _, lag in close_pairs(times, interval, edges[-1]):
+        fine += np.bincount((lag * 1000.0).astype(np.int64), minlength=len(fine))[: len(fine)]
     pairs = np.add.reduceat(fine, ACG_EDGES_MS[:-1])
     middle = 0.5 * (edges[1:] + edges[:-1])
     overlap = np.maximum(trains.lengths_s[:, None] - middle, 0.0).sum(axis=0)
@@ -257,18 +252,30 @@ def _slow_autocorrelation(trains: Trains) -> tuple[list[str], Floats]:
 
 
 def _count_statistics(trains: Trains) -> tuple[list[str], Floats]:
-    """Log Fano factor and population coupling at each of `COUNT_SCALES_S`: (N, 2 x scales)."""
+    """Log Fano factor and population coupling at each of `COUNT_SCALES_S`: (N, 2 x scales + 1).
+
+    The population is all other units: what a unit is compared with never holds its own spikes. Counts are
+    whole numbers, so their sum is exact and does not depend on the order of the units.
+    """
     names, columns = [], []
     for bin_s in COUNT_SCALES_S:
         grid = BinGrid.over(trains.intervals, bin_s)
         total = np.zeros(grid.width)
         for counts in grid.rows(trains):
             total += counts
-        part = np.zeros((trains.n_units, 2))
+        part, at_spikes = np.zeros((trains.n_units, 2)), np.zeros((trains.n_units, 1))
         for row, counts in enumerate(grid.rows(trains)):
-            mean, variance = (counts.mean(), counts.var()) if len(counts) else (0.0, 0.0)
+            if not len(counts):
+                continue
+            others = total - counts
+            mean, variance = counts.mean(), counts.var()
             if variance > 0:
-                part[row] = np.log(variance / mean), correlation(counts, total - counts)
+                part[row] = np.log(variance / mean), correlation(counts, others)
+            expected = counts.sum() * others.mean()
+            at_spikes[row] = np.log((counts @ others + PSEUDO_PAIRS) / (expected + PSEUDO_PAIRS))
         names += [f"fano_{bin_s:g}s_log", f"coupling_{bin_s:g}s"]
         columns.append(part)
+        if bin_s == COUNT_SCALES_S[0]:
+            names.append("population_at_spikes_log")
+            columns.append(at_spikes)
     return names, np.concatenate(columns, axis=1)

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from nuclr_cli.errors import InputError
+from nuclr_cli.evaluation.balance import Balance, oversample
 from nuclr_cli.evaluation.splits import Split
 
 VariantName = Literal["default", "paper"]
 
-_OVERSAMPLING_SEED = 42
+NESTED: Literal["nested"] = "nested"
+"""`Variant.c` of a probe that chooses C by cross-validation inside its training rows."""
+DEFAULT_C = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,20 +38,22 @@ class Variant:
             replacement, seed 42) up to the size of the largest, scaler fitted on the resampled rows, lbfgs.
         solver: Of scikit-learn's LogisticRegression.
         tol: Its tolerance.
-        oversample: Whether classes are balanced by resampling instead of by weight.
+        balance: How classes of unequal size are balanced.
         max_iter: Largest number of iterations; a fit that stops there is reported.
+        c: Inverse strength of the L2 penalty, or `NESTED`.
     """
 
     name: VariantName
     solver: str
     tol: float
-    oversample: bool
+    balance: Balance
     max_iter: int = 1000
+    c: float | Literal["nested"] = DEFAULT_C
 
 
 VARIANTS: dict[str, Variant] = {
-    "default": Variant("default", "newton-cg", 1e-4, False),
-    "paper": Variant("paper", "lbfgs", 1e-5, True),
+    "default": Variant("default", "newton-cg", 1e-4, "weights"),
+    "paper": Variant("paper", "lbfgs", 1e-5, "oversample"),
 }
 
 
@@ -85,21 +84,6 @@ class FrontEnd:
 PLAIN = FrontEnd()
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Out-of-fold predictions.
-
-    Attributes:
-        predicted: (N,) int64 class code, -1 where no fold predicted the row.
-        probability: (N, K) float64, NaN where not predicted; 0 for a class that the fold never trained on.
-        notes: What went less than well, one sentence each.
-    """
-
-    predicted: NDArray[np.int64]
-    probability: NDArray[np.float64]
-    notes: tuple[str, ...] = ()
-
-
 def encode(labels: NDArray[np.str_]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Class names (sorted) and the (N,) code of each row; -1 = unlabelled (empty text)."""
     classes = tuple(sorted(set(labels.tolist()) - {""}))
@@ -107,28 +91,61 @@ def encode(labels: NDArray[np.str_]) -> tuple[tuple[str, ...], NDArray[np.int64]
     return classes, np.array([code_of[name] for name in labels.tolist()], dtype=np.int64)
 
 
-def oversample(codes: NDArray[np.integer[Any]], seed: int = _OVERSAMPLING_SEED) -> NDArray[np.int64]:
-    """Rows that make all classes as large as the largest: every row once, then draws with replacement.
+@dataclass(frozen=True)
+class Prepared:
+    """Rows ready for the classifier.
 
-    The same rows, in the same order, as imbalanced-learn's ``RandomOverSampler(random_state=seed)``.
-
-    Args:
-        codes: (n,) class of each row.
-        seed: Seed of the draws.
-
-    Returns:
-        (m,) int64 row indices, m >= n.
+    Attributes:
+        steps: What prepared them, by name, fitted on them.
+        values: (m, D') float64.
+        labels: (m,) class of each row.
+        balance: How the classifier still has to balance the classes.
     """
-    random = check_random_state(seed)
-    classes, counts = np.unique(codes, return_counts=True)
-    largest = counts.argmax()
-    rows = [np.arange(len(codes), dtype=np.int64)]
-    for i, klass in enumerate(classes):
-        if i == largest:
-            continue
-        members = np.flatnonzero(codes == klass)
-        rows.append(members[random.randint(0, len(members), size=int(counts.max() - counts[i]))])
-    return np.concatenate(rows)
+
+    steps: tuple[tuple[str, Any], ...]
+    values: NDArray[np.float64]
+    labels: NDArray[Any]
+    balance: Balance
+
+    def classifier(self, variant: Variant, c: float) -> LogisticRegression:
+        """Logistic regression with the penalty `c`, fitted on these rows."""
+        return LogisticRegression(
+            C=c,
+            solver=variant.solver,
+            tol=variant.tol,
+            max_iter=variant.max_iter,
+            class_weight="balanced" if self.balance == "weights" else None,
+        ).fit(self.values, self.labels)
+
+    def transform(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Other rows, brought into the classifier's space by what these rows fitted."""
+        transformed: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+        for _, step in self.steps:
+            transformed = step.transform(transformed)
+        return transformed
+
+
+def prepare(
+    values: NDArray[np.floating[Any]], labels: NDArray[Any], variant: Variant, front: FrontEnd = PLAIN
+) -> Prepared:
+    """Balance, impute, reduce and standardise training rows; nothing here depends on C.
+
+    Args, as for `fit_probe`.
+    """
+    ready: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+    if variant.balance == "oversample":
+        rows = oversample(np.unique(labels, return_inverse=True)[1])
+        ready, labels = ready[rows], labels[rows]
+    steps: list[tuple[str, Any]] = []
+    if front.impute:
+        steps.append(("impute", SimpleImputer(strategy="median", keep_empty_features=True)))
+    if front.n_components is not None:
+        n_components = min(front.n_components, *ready.shape)
+        steps.append(("pca", PCA(n_components, random_state=0)))
+    steps.append(("scale", StandardScaler()))
+    for _, step in steps:
+        ready = step.fit_transform(ready)
+    return Prepared(tuple(steps), ready, labels, variant.balance)
 
 
 def fit_probe(
@@ -139,98 +156,16 @@ def fit_probe(
     Args:
         values: (n, D) float, one row a unit, finite (NaN allowed when `front` imputes).
         labels: (n,) class of each row, text or codes; at least two classes.
-        variant: Which probe.
+        variant: Which probe; its C is a number.
         front: What stands before the scaler.
 
     Returns:
         A fitted scikit-learn Pipeline; for `PLAIN` exactly (StandardScaler, LogisticRegression).
     """
-    values = np.asarray(values, dtype=np.float64)
-    if variant.oversample:
-        rows = oversample(np.unique(labels, return_inverse=True)[1])
-        values, labels = values[rows], labels[rows]
-    steps: list[tuple[str, Any]] = []
-    if front.impute:
-        steps.append(("impute", SimpleImputer(strategy="median", keep_empty_features=True)))
-    if front.n_components is not None:
-        n_components = min(front.n_components, *values.shape)
-        steps.append(("pca", PCA(n_components, random_state=0)))
-    steps.append(("scale", StandardScaler()))
-    steps.append(
-        (
-            "classify",
-            LogisticRegression(
-                C=1.0,
-                solver=variant.solver,
-                tol=variant.tol,
-                max_iter=variant.max_iter,
-                class_weight=None if variant.oversample else "balanced",
-            ),
-        )
-    )
-    return Pipeline(steps).fit(values, labels)
-
-
-def cross_predict(
-    values: NDArray[np.floating[Any]],
-    codes: NDArray[np.int64],
-    n_classes: int,
-    split: Split,
-    usable: NDArray[np.bool_],
-    variant: Variant,
-    front: FrontEnd = PLAIN,
-) -> Predictions:
-    """Fit on each fold's training rows and predict its test rows.
-
-    Args:
-        values: (N, D) float.
-        codes: (N,) int64 class codes (those of rows outside the split are never read).
-        n_classes: K.
-        split: Rows of each fold.
-        usable: (N,) rows that may be fitted and predicted (False: no embedding).
-        variant: Which probe.
-        front: What stands before the scaler.
-
-    Returns:
-        Pooled predictions; a fold that trains on one class predicts that class.
-    """
-    predicted = np.full(len(codes), -1, dtype=np.int64)
-    probability = np.full((len(codes), n_classes), np.nan)
-    notes: list[str] = []
-    with threadpool_limits(1):  # folds are small: more BLAS threads only wait for one another
-        for fold in split.folds:
-            train, test = fold.train[usable[fold.train]], fold.test[usable[fold.test]]
-            if not len(train) or not len(test):
-                continue
-            trained = np.unique(codes[train])
-            shares = np.zeros((len(test), n_classes))
-            if len(trained) == 1:
-                shares[:, trained[0]] = 1.0
-            else:
-                with _convergence() as failed:
-                    probe = fit_probe(values[train], codes[train], variant, front)
-                if failed:
-                    notes.append(
-                        f"Fold {fold.name!r}: the probe did not converge in {variant.max_iter} iterations."
-                    )
-                shares[:, trained] = probe.predict_proba(np.asarray(values[test], dtype=np.float64))
-            probability[test] = shares
-            predicted[test] = shares.argmax(axis=1)
-    return Predictions(predicted, probability, tuple(notes))
-
-
-@contextmanager
-def _convergence() -> Iterator[list[str]]:
-    """Collect scikit-learn's convergence warnings instead of printing them."""
-    failed: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield failed
-    for warning in caught:
-        if issubclass(warning.category, ConvergenceWarning):
-            failed.append(str(warning.message))
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if variant.c == NESTED:
+        raise ValueError("choose C first: nested.choose_c")
+    ready = prepare(values, labels, variant, front)
+    return Pipeline([*ready.steps, ("classify", ready.classifier(variant, variant.c))])
 
 
 def _named(codes: NDArray[np.int64], classes: tuple[str, ...]) -> str:
@@ -273,3 +208,18 @@ def describe_folds(
             "(--test-subjects, nuclr pretrain --hold-out-subjects), or name the folds: --split FILE.csv",
         )
     return tuple(notes)
+
+
+def one_sided(
+    split: Split, codes: NDArray[np.int64], classes: tuple[str, ...], usable: NDArray[np.bool_]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Classes that some fold trains but none tests, and classes that some fold tests but none trains."""
+    trained, tested = np.zeros((2, len(classes)), dtype=bool)
+    for fold in split.folds:
+        trained[codes[fold.train[usable[fold.train]]]] = True
+        tested[codes[fold.test[usable[fold.test]]]] = True
+
+    def names(which: NDArray[np.bool_]) -> tuple[str, ...]:
+        return tuple(name for name, is_one in zip(classes, which.tolist(), strict=True) if is_one)
+
+    return names(trained & ~tested), names(tested & ~trained)

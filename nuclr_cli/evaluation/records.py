@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,96 @@ class MethodPredictions:
     predicted: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Judge:
+    """Scores methods on the same units with the same resamples.
+
+    Attributes:
+        truth: (n,) class codes of the tested rows.
+        n_classes: K.
+        plan: What is resampled.
+        weights: (B, G) how often each group of the plan is in each resample.
+        nuclr: The embedding's predictions; every other method is compared with them.
+    """
+
+    truth: NDArray[np.int64]
+    n_classes: int
+    plan: ResamplingPlan
+    weights: NDArray[np.int32]
+    nuclr: MethodPredictions
+
+    @classmethod
+    def with_resamples(
+        cls,
+        truth: NDArray[np.int64],
+        n_classes: int,
+        nuclr: MethodPredictions,
+        plan: ResamplingPlan,
+        *,
+        n_resamples: int,
+        seed: int,
+    ) -> Judge:
+        """Draw the resamples, once for all methods."""
+        return cls(truth, n_classes, plan, draw_weights(plan, n_resamples, seed), nuclr)
+
+    def nuclr_result(self) -> MethodResult:
+        """The embedding's own scores."""
+        return _result(self.nuclr.name, self.nuclr.title, self._reference, self._resampled)
+
+    def result(self, method: MethodPredictions, note: str = "") -> MethodResult:
+        """Another method's scores, and how far NuCLR is above them."""
+        own = scores(confusion(self.truth, method.predicted, self.n_classes))
+        again = bootstrap_scores(self.plan, self.weights, self.truth, method.predicted, self.n_classes)
+        difference = _difference(self._reference, own, self._resampled.macro_f1 - again.macro_f1)
+        return _result(method.name, method.title, own, again, difference, note)
+
+    def chance(self, simulated: Scores) -> MethodResult:
+        """What guessing scores, from `chance_scores`."""
+        expected = Scores(
+            *(np.array(getattr(simulated, name).mean()) for name in simulated.__dataclass_fields__)
+        )
+        spread = self._resampled.macro_f1 - float(expected.macro_f1)
+        return _result(
+            "chance",
+            "chance",
+            expected,
+            simulated,
+            _difference(self._reference, expected, spread),
+            note="mean and spread of simulated guesses, drawn with the training class frequencies",
+        )
+
+    def score(self, codes: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int) -> Scored:
+        """Scores of any prediction about the same rows, in other classes too, with the same resamples."""
+        resampled = bootstrap_scores(self.plan, self.weights, codes, predicted, n_classes)
+        return Scored(scores(confusion(codes, predicted, n_classes)), resampled)
+
+    @cached_property
+    def _reference(self) -> Scores:
+        return scores(confusion(self.truth, self.nuclr.predicted, self.n_classes))
+
+    @cached_property
+    def _resampled(self) -> Scores:
+        return bootstrap_scores(self.plan, self.weights, self.truth, self.nuclr.predicted, self.n_classes)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one prediction, and (B,) of its resamples."""
+
+    value: Scores
+    resampled: Scores
+
+    def metric(self, name: str) -> Score:
+        """One of `METRICS` with its interval."""
+        bounds = interval(getattr(self.resampled, name))
+        return Score(float(getattr(self.value, name)), bounds.low, bounds.high)
+
+    def minus(self, other: Scored, name: str) -> Score:
+        """How far this one is above another in one of `METRICS`, resampled together."""
+        bounds = interval(getattr(self.resampled, name) - getattr(other.resampled, name))
+        return Score(float(getattr(self.value, name) - getattr(other.value, name)), bounds.low, bounds.high)
+
+
 def compare(
     truth: NDArray[np.int64],
     n_classes: int,
@@ -86,29 +177,13 @@ def compare(
     Returns:
         NuCLR, the others as given, chance.
     """
-    weights = draw_weights(plan, n_resamples, seed)
-    resampled = bootstrap_scores(plan, weights, truth, nuclr.predicted, n_classes)
-    reference = scores(confusion(truth, nuclr.predicted, n_classes))
-    results = [_result(nuclr.name, nuclr.title, reference, resampled)]
-    for method in others:
-        own = scores(confusion(truth, method.predicted, n_classes))
-        again = bootstrap_scores(plan, weights, truth, method.predicted, n_classes)
-        low_high = interval(resampled.macro_f1 - again.macro_f1)
-        difference = Score(float(reference.macro_f1 - own.macro_f1), low_high.low, low_high.high)
-        results.append(_result(method.name, method.title, own, again, difference))
-    expected = Scores(*(np.array(getattr(chance, name).mean()) for name in chance.__dataclass_fields__))
-    low_high = interval(resampled.macro_f1 - float(expected.macro_f1))
-    results.append(
-        _result(
-            "chance",
-            "chance",
-            expected,
-            chance,
-            Score(float(reference.macro_f1 - expected.macro_f1), low_high.low, low_high.high),
-            note="mean and spread of simulated guesses, drawn with the training class frequencies",
-        )
-    )
-    return tuple(results)
+    judge = Judge.with_resamples(truth, n_classes, nuclr, plan, n_resamples=n_resamples, seed=seed)
+    return judge.nuclr_result(), *map(judge.result, others), judge.chance(chance)
+
+
+def _difference(reference: Scores, own: Scores, resampled: NDArray[np.float64]) -> Score:
+    bounds = interval(resampled)
+    return Score(float(reference.macro_f1 - own.macro_f1), bounds.low, bounds.high)
 
 
 def _result(

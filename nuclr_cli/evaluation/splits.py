@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nuclr_cli.errors import InputError
+from nuclr_cli.evaluation.grouping import deal_units, stratified_groups
 
 SplitKind = Literal["subject", "unit", "session", "file"]
 Strings = NDArray[np.str_]
@@ -152,23 +153,42 @@ class Split:
     @cached_property
     def subjects_disjoint(self) -> bool:
         """True when no fold has a subject on both sides, whatever the kind."""
-        subject = self.keys.subject
-        return all(not np.isin(subject[f.test], subject[f.train]).any() for f in self.folds)
+        return self._disjoint(self.keys.subject)
+
+    @cached_property
+    def grouped_by(self) -> Literal["subject", "session", "unit"]:
+        """What never is on both sides of a fold: how validation inside the training rows has to be split."""
+        if self.kind == "file":
+            if self.subjects_disjoint:
+                return "subject"
+            return "session" if self._disjoint(self.keys.recording) else "unit"
+        return self.kind
+
+    def _disjoint(self, group: Strings) -> bool:
+        return all(not np.isin(group[f.test], group[f.train]).any() for f in self.folds)
 
 
 def subject_split(
-    keys: UnitKeys, labels: Strings, test_subjects: Sequence[str] = (), *, reason: str = ""
+    keys: UnitKeys,
+    labels: Strings,
+    test_subjects: Sequence[str] = (),
+    *,
+    reason: str = "",
+    n_folds: int | None = None,
 ) -> Split:
     """Zero-shot split: no subject trains and tests.
 
     Args:
         keys: The N rows.
         labels: (N,) text, empty = unlabelled.
-        test_subjects: Test on exactly these, train on all others; () = leave one subject out, each in turn.
+        test_subjects: Test on exactly these, train on all others; () = each subject is tested once.
         reason: Where `test_subjects` comes from, for people.
+        n_folds: Folds of whole subjects, as even in every class as subjects allow; None = leave one subject
+            out, each in turn. Not with `test_subjects`.
 
     Raises:
-        InputError: Fewer than two labelled subjects, an unknown test subject, or nobody left to train on.
+        InputError: Fewer than two labelled subjects, an unknown test subject, nobody left to train on, or
+            `n_folds` outside 2 ... number of labelled subjects.
     """
     labelled = labels != ""
     subjects = sorted(set(keys.subject[labelled].tolist()))
@@ -178,7 +198,7 @@ def subject_split(
             f"A subject split needs at least 2 labelled subjects, and {found}.", "Use --split unit"
         )
     if not test_subjects:
-        return _leave_one_out("subject", keys, keys.subject, labelled, subjects)
+        return _by_group("subject", keys, keys.subject, labels, subjects, n_folds)
     wanted = sorted(set(test_subjects))
     unknown = [name for name in wanted if name not in subjects]
     if unknown:
@@ -198,33 +218,46 @@ def subject_split(
     return Split("subject", f"{how}{f' ({reason})' if reason else ''}", keys, fold, ("held-out subjects",))
 
 
-def session_split(keys: UnitKeys, labels: Strings) -> Split:
-    """Leave one session out, each in turn. Sessions of one subject may be on both sides.
+def session_split(keys: UnitKeys, labels: Strings, n_folds: int | None = None) -> Split:
+    """Leave one session out, each in turn, or test on folds of sessions. A subject may be on both sides.
 
     Raises:
-        InputError: Fewer than two sessions have labelled units.
+        InputError: Fewer than two sessions have labelled units, or `n_folds` does not fit them.
     """
-    labelled = labels != ""
-    sessions = sorted(set(keys.recording[labelled].tolist()))
+    sessions = sorted(set(keys.recording[labels != ""].tolist()))
     if len(sessions) < 2:
         raise InputError(
             f"A session split needs at least 2 sessions with labelled units, and there is {len(sessions)}.",
             "Use --split unit",
         )
-    return _leave_one_out("session", keys, keys.recording, labelled, sessions)
+    return _by_group("session", keys, keys.recording, labels, sessions, n_folds)
 
 
-def _leave_one_out(
+def _by_group(
     kind: Literal["subject", "session"],
     keys: UnitKeys,
     group: Strings,
-    labelled: NDArray[np.bool_],
+    labels: Strings,
     names: list[str],
+    n_folds: int | None,
 ) -> Split:
+    labelled = labels != ""
     fold = np.full(len(keys), LEFT_OUT, dtype=np.int64)
-    fold[labelled] = np.searchsorted(np.array(names), group[labelled])
-    how = f"leave one {kind} out: {len(names)} folds, each tests on one {kind} and trains on the others"
-    return Split(kind, how, keys, fold, tuple(names))
+    if n_folds is None or n_folds == len(names):
+        fold[labelled] = np.searchsorted(np.array(names), group[labelled])
+        how = f"leave one {kind} out: {len(names)} folds, each tests on one {kind} and trains on the others"
+        return Split(kind, how, keys, fold, tuple(names))
+    if not 2 <= n_folds < len(names):
+        raise InputError(
+            f"--folds {n_folds} does not fit: {len(names)} {kind}s have labelled units.",
+            f"Choose a number from 2 to {len(names)}; {len(names)} leaves one {kind} out at a time",
+        )
+    fold[labelled] = stratified_groups(group[labelled], labels[labelled], n_folds)
+    how = (
+        f"{n_folds} folds of whole {kind}s, stratified as far as {len(names)} {kind}s allow; each fold tests "
+        f"on its {kind}s and trains on the others"
+    )
+    return Split(kind, how, keys, fold, tuple(f"fold {i + 1}" for i in range(n_folds)))
 
 
 def unit_split(
@@ -265,13 +298,7 @@ def unit_split(
             f"Choose a number from 2 to {smallest}",
         )
     fold = np.full(len(keys), LEFT_OUT, dtype=np.int64)
-    rng = np.random.default_rng(seed)
     rows = keys.order[labelled[keys.order]]
-    dealt = 0
-    for klass in classes:
-        members = rng.permutation(rows[labels[rows] == klass])
-        # Dealing goes on where the last class stopped, so that folds differ by one unit at most.
-        fold[members] = (dealt + np.arange(len(members))) % n_folds
-        dealt += len(members)
+    fold[rows] = deal_units(labels[rows], n_folds, seed)
     how = f"stratified {n_folds}-fold over units; units of one population train and test"
     return Split("unit", how, keys, fold, tuple(f"fold {i + 1}" for i in range(n_folds)), seed, notes)

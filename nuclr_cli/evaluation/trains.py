@@ -113,7 +113,13 @@ class BinGrid:
 
     @classmethod
     def over(cls, intervals: Floats, bin_s: float, pad: int = 0) -> BinGrid:
+        """The grid of (M, 2) intervals in seconds."""
         n_bins = np.floor((intervals[:, 1] - intervals[:, 0] + TOLERANCE_S) / bin_s).astype(np.int64)
+        return cls.of_lengths(n_bins, bin_s, pad)
+
+    @classmethod
+    def of_lengths(cls, n_bins: Ints, bin_s: float, pad: int = 0) -> BinGrid:
+        """The grid of (M,) intervals of so many bins each."""
         width = np.where(n_bins > 0, n_bins + pad, 0)
         return cls(bin_s, np.concatenate([[0], np.cumsum(width)[:-1]]).astype(np.int64), n_bins, pad)
 
@@ -143,6 +149,50 @@ class BinGrid:
         """(n_lags + 1,) number of pairs of bins at each lag within one interval."""
         lags = np.arange(n_lags + 1)
         return np.array([np.maximum(self.n_bins - lag, 0).sum() for lag in lags], dtype=np.float64)
+
+
+def unbroken_runs(timestamps: Floats, sampling_rate_hz: float, n_frames: int) -> Ints:
+    """(T,) number of the run that each frame belongs to; frames over 1.5 periods apart begin a new one.
+
+    Args:
+        timestamps: (T,) s, ascending.
+        sampling_rate_hz: Nominal frame rate.
+        n_frames: Frames of the traces that the timestamps are for.
+
+    Raises:
+        ValueError: T is not `n_frames`, or below 2.
+    """
+    if len(timestamps) != n_frames or n_frames < 2:
+        raise ValueError(
+            f"{len(timestamps)} timestamps and {n_frames} frames; at least two of both, equally many"
+        )
+    runs: Ints = np.concatenate([[0], np.cumsum(np.diff(timestamps) > 1.5 / sampling_rate_hz)])
+    return runs
+
+
+def close_pairs(times: Floats, interval: Ints, max_lag_s: float) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """Yield all pairs of spikes of one train at most `max_lag_s` apart, neighbours first, then next ones.
+
+    Never more than one array of S pairs is in memory, and nothing of S x S is made.
+
+    Args:
+        times: (S,) s, ascending.
+        interval: (S,) interval of each spike; pairs never cross a gap.
+        max_lag_s: Lags lie below it.
+
+    Yields:
+        (P,) place of the earlier spike, (P,) of the later one, and (P,) lag, s, `TOLERANCE_S` included.
+    """
+    place = np.arange(len(times))
+    for step in range(1, len(times)):
+        # A spike without a close neighbour `step` places on has none further on either.
+        place = place[: np.searchsorted(place, len(times) - step)]
+        lag = times[place + step] - times[place] + TOLERANCE_S
+        close = (lag < max_lag_s) & (interval[place + step] == interval[place])
+        if not close.any():
+            return
+        place = place[close]
+        yield place, place + step, lag[close]
 
 
 def autocorrelation(row: Floats, valid: NDArray[np.bool_], pairs: Floats) -> Floats:

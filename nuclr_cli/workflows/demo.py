@@ -13,7 +13,8 @@ from typing import Any
 from nuclr_cli.errors import InputError
 from nuclr_cli.testing.simulate import SimulationConfig, save_animals
 from nuclr_cli.workflows.devices import choose_device
-from nuclr_cli.workflows.embed import EmbedConfig, EmbedRecord, embed
+from nuclr_cli.workflows.embed import EmbedConfig, embed
+from nuclr_cli.workflows.embed_record import EmbedRecord
 from nuclr_cli.workflows.preprocess import preprocess
 from nuclr_cli.workflows.preprocess_record import PreprocessConfig
 from nuclr_cli.workflows.presets import preset_settings, with_changes

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,10 +28,15 @@ from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import Session
 from nuclr_cli.data.tokens import TokenSpec
 from nuclr_cli.errors import InputError
+from nuclr_cli.evaluation.diagnostics import Halves, diagnose
 from nuclr_cli.model.encoder import Encoder
-from nuclr_cli.workflows.checkpoints import load_checkpoint, steps_available
+from nuclr_cli.model.rankme import rankme
+from nuclr_cli.workflows.checkpoints import Checkpoint, steps_available
 from nuclr_cli.workflows.devices import Device, choose_device
+from nuclr_cli.workflows.embed_record import EmbedRecord, embed_record
+from nuclr_cli.workflows.embed_select import SelectRule, check_rule, select_checkpoint
 from nuclr_cli.workflows.freed_memory import keep_freed_memory
+from nuclr_cli.workflows.half_embeddings import HalfEmbeddings
 from nuclr_cli.workflows.pair_model import MODALITY_OF, encode, initial_model, token_kind
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
 from nuclr_cli.workflows.runs import RUNS, Run, find_run, list_runs
@@ -47,6 +55,8 @@ class EmbedConfig:
         gpus: None = a GPU if there is one.
         limit_s: Use only the first so many seconds of each session.
         max_tokens: Units x patches encoded at once; None = what the run trained with.
+        select: Rule that chooses the checkpoint; see `nuclr_cli.workflows.embed_select.Selection`.
+        select_label: Label of ``val-f1``.
     """
 
     data: Path | None = None
@@ -57,52 +67,15 @@ class EmbedConfig:
     gpus: int | None = None
     limit_s: float | None = None
     max_tokens: int | None = None
+    select: str = "last"
+    select_label: str | None = None
 
     def __post_init__(self) -> None:
         if self.limit_s is not None and not (math.isfinite(self.limit_s) and self.limit_s > 0):
             raise InputError(
                 f"--limit {self.limit_s} is not a length of time.", "Give seconds, e.g. --limit 600"
             )
-
-
-@dataclass(frozen=True)
-class SessionEmbeddings:
-    """How one session came out.
-
-    Attributes:
-        n_unseen: Units without a spike in any window: they have a row, their embedding is null.
-    """
-
-    subject: str
-    session: str
-    population: str
-    modality: str
-    n_units: int
-    n_unseen: int
-    n_windows: int
-    seen_in_training: bool
-
-
-@dataclass(frozen=True)
-class EmbedRecord:
-    """What came out.
-
-    Attributes:
-        unseen: ``subject/session/population/unit`` of every unit without an embedding.
-        labels: Label columns in which at least two labels are shared by two units: what a probe can read.
-    """
-
-    out: Path
-    run: str
-    checkpoint: int
-    device: str
-    dim: int
-    n_units: int
-    n_unseen: int
-    unseen: tuple[str, ...]
-    labels: tuple[str, ...]
-    sessions: tuple[SessionEmbeddings, ...]
-    seconds: float
+        check_rule(self.select, self.select_label, self.checkpoint)
 
 
 def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
@@ -129,35 +102,57 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
     device = choose_device(config.gpus)
     if device.accelerator == "cpu":
         keep_freed_memory()
-    checkpoint = load_checkpoint(run.checkpoints, config.checkpoint)
-    sessions = open_sessions(config.data or run.data)
     model = initial_model(run.settings)
-    model.load_state_dict(checkpoint.model)
+
+    def work(
+        checkpoint: Checkpoint,
+        sessions: Sequence[Session],
+        metadata: dict[str, str] | None = None,
+        reporter: Reporter | None = None,
+    ) -> tuple[EmbeddingTable, list[Halves]]:
+        model.load_state_dict(checkpoint.model)
+        halves: list[Halves] = []
+        table = embed_sessions(
+            model.encoder,
+            sessions,
+            run.settings.tokens,
+            device,
+            max_tokens=config.max_tokens or run.settings.train.max_tokens,
+            limit_s=config.limit_s,
+            metadata=metadata,
+            reporter=reporter,
+            halves=halves,
+        )
+        return table, halves
+
+    rule = cast(SelectRule, config.select)
+    # A run may have been moved without its data: only a rule that scores checkpoints needs them.
+    known = open_sessions(run.data) if rule != "last" else []
+    checkpoint, selection = select_checkpoint(
+        run, known, rule, config.select_label, config.checkpoint, work, reporter
+    )
+    sessions = open_sessions(config.data or run.data)
     metadata = {
         "run": run.id,
         "checkpoint_step": str(checkpoint.step),
         "checkpoint_sha256": checkpoint.digest,
         "trained_subjects": "\n".join(run.record.seen_subjects),
+        "sessions": json.dumps([(s.key.subject, s.key.session, s.key.population) for s in sessions]),
         "limit_s": "" if config.limit_s is None else str(config.limit_s),
+        "selection": json.dumps(dataclasses.asdict(selection)),
     }
-    table = embed_sessions(
-        model.encoder,
-        sessions,
-        run.settings.tokens,
-        device,
-        max_tokens=config.max_tokens or run.settings.train.max_tokens,
-        limit_s=config.limit_s,
-        metadata=metadata,
-        reporter=reporter,
-    )
+    table, halves = work(checkpoint, sessions, metadata, reporter)
     if not table.seen.any():
         where = "" if config.limit_s is None else f" in the first {config.limit_s:g} s"
         raise InputError(
             f"No unit of {len(sessions)} sessions is active in a whole window{where}: nothing to embed.",
             "Give longer sessions" if config.limit_s is None else "Raise --limit",
         )
+    found = diagnose(halves, rankme(torch.from_numpy(table.embedding[table.seen])))
+    said = {"diagnostics": json.dumps(None if found is None else dataclasses.asdict(found))}
+    table = dataclasses.replace(table, metadata={**table.metadata, **said})
     write_embeddings(table, out)
-    return _record(table, sessions, run, checkpoint.step, device, out, time.monotonic() - began)
+    return embed_record(table, sessions, run, found, selection, device, out, time.monotonic() - began)
 
 
 def _run(config: EmbedConfig, reporter: Reporter) -> Run:
@@ -179,12 +174,16 @@ def embed_sessions(
     limit_s: float | None = None,
     metadata: dict[str, str] | None = None,
     reporter: Reporter | None = None,
+    halves: list[Halves] | None = None,
 ) -> EmbeddingTable:
     """Embed sessions with an encoder at hand.
 
     A unit's embedding is the float64 mean over the windows in which it was active; windows follow one
     another, with a last overlapping one an interval (protocol of the reference). Batches never mix sessions,
     so the result does not depend on what else is embedded.
+
+    Args:
+        halves: Receives, from the same forward passes, each session's embeddings by half of its recording.
 
     Returns:
         One row a unit, in the order of the sessions and their units tables; NaN for units never active.
@@ -210,6 +209,11 @@ def embed_sessions(
         for number, session in enumerate(sessions):
             sums = np.zeros((session.n_units, encoder.config.dim), dtype=np.float64)
             counts = np.zeros(session.n_units, dtype=np.int64)
+            apart = (
+                None
+                if halves is None
+                else HalfEmbeddings(session, tokens, encoder.config.dim, limit_s=limit_s)
+            )
             for batch in evaluation_batches(session, tokens, max_tokens, limit_s=limit_s):
                 views = batch.views.to(place)
                 z = encode(
@@ -220,8 +224,14 @@ def embed_sessions(
                     token_kind(views),
                 )
                 rows = batch.views.ids.numpy()
-                np.add.at(sums, rows, z.double().cpu().numpy())
+                embedded = z.double().cpu().numpy()
+                np.add.at(sums, rows, embedded)
                 np.add.at(counts, rows, 1)
+                if apart is not None:
+                    sizes = batch.views.units_per_population.numpy()
+                    apart.add(rows, embedded, np.repeat(batch.starts_s, sizes))
+            if halves is not None and apart is not None:
+                halves.append(apart.halves())
             with np.errstate(invalid="ignore"):
                 means.append((sums / counts[:, None]).astype(np.float32))
             windows.append(counts)
@@ -294,55 +304,3 @@ def _table(
         embedding=np.concatenate(means),
         metadata={"nuclr_version": __version__, **metadata},
     )
-
-
-def _record(
-    table: EmbeddingTable,
-    sessions: Sequence[Session],
-    run: Run,
-    step: int,
-    device: Device,
-    out: Path,
-    seconds: float,
-) -> EmbedRecord:
-    never = table.n_windows == 0
-    trained = set(run.record.seen_subjects)
-    rows, start = [], 0
-    for session in sessions:
-        part = slice(start, start + session.n_units)
-        start += session.n_units
-        rows.append(
-            SessionEmbeddings(
-                session.key.subject,
-                session.key.session,
-                session.key.population,
-                session.modality,
-                session.n_units,
-                int(never[part].sum()),
-                int(table.n_windows[part].max(initial=0)),
-                session.key.subject in trained,
-            )
-        )
-    unseen = [
-        f"{table.subject[i]}/{table.session[i]}/{table.population[i]}/{table.unit_id[i]}"
-        for i in np.flatnonzero(never)
-    ]
-    return EmbedRecord(
-        out=out,
-        run=run.record.name,
-        checkpoint=step,
-        device=device.name,
-        dim=table.embedding.shape[1],
-        n_units=len(table.unit_id),
-        n_unseen=len(unseen),
-        unseen=tuple(unseen),
-        labels=tuple(name for name, values in table.labels.items() if _can_be_probed(values)),
-        sessions=tuple(rows),
-        seconds=seconds,
-    )
-
-
-def _can_be_probed(labels: NDArray[np.str_]) -> bool:
-    """Whether two classes have two units each; a column of names alone is no question."""
-    _, counts = np.unique(labels[labels != ""], return_counts=True)
-    return int((counts > 1).sum()) > 1

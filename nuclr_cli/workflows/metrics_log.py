@@ -72,3 +72,21 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
             if isinstance(row, dict) and isinstance(row.get("step"), int):
                 rows.append(row)
     return rows
+
+
+def last_step(path: Path) -> int:
+    """Step of the newest row of a metrics.jsonl that may be written to right now; 0 when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - 4096, 0))
+            lines = file.read().splitlines()
+    except OSError:
+        return 0
+    for line in reversed(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            return int(row["step"])
+    return 0

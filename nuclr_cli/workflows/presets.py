@@ -10,6 +10,7 @@ from nuclr_cli.data.tokens import FEWEST_UNITS, CalciumTokens, SpikeTokens, Toke
 from nuclr_cli.errors import InputError
 from nuclr_cli.model.config import LossConfig, ModelConfig, TokenKind
 from nuclr_cli.workflows.config import replace_keys
+from nuclr_cli.workflows.training_part import DataConfig
 
 PRESETS = ("ephys", "calcium", "tiny")
 
@@ -52,7 +53,8 @@ class ViewConfig:
             )
         if self.min_units < 2:
             raise InputError(
-                f"views.min_units = {self.min_units}: a view needs at least 2 units.", f"The default is {FEWEST_UNITS}."
+                f"views.min_units = {self.min_units}: a view needs at least 2 units.",
+                f"The default is {FEWEST_UNITS}.",
             )
 
 
@@ -116,6 +118,7 @@ class PretrainSettings:
 
     preset: Literal["ephys", "calcium", "tiny"] = "ephys"
     seed: int = 42
+    data: DataConfig = field(default_factory=DataConfig)
     tokens: TokenSpec = field(default_factory=TokenSpec)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -228,6 +231,7 @@ def for_modalities(settings: PretrainSettings, modalities: frozenset[str]) -> Pr
 __all__ = [
     "PRESETS",
     "CalciumTokens",
+    "DataConfig",
     "PretrainSettings",
     "SpikeTokens",
     "TokenSpec",

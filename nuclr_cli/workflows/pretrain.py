@@ -21,7 +21,12 @@ from nuclr_cli.workflows.freed_memory import keep_freed_memory
 from nuclr_cli.workflows.metrics_log import read_metrics
 from nuclr_cli.workflows.pair_model import PairModel, initial_model
 from nuclr_cli.workflows.presets import PretrainSettings, for_modalities, preset_settings, with_changes
-from nuclr_cli.workflows.pretrain_sessions import check_same_sessions, say_skipped, session_roles
+from nuclr_cli.workflows.pretrain_sessions import (
+    check_same_sessions,
+    say_skipped,
+    session_roles,
+    training_parts,
+)
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
 from nuclr_cli.workflows.runs import (
     DATA,
@@ -132,13 +137,15 @@ def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Pretra
         check_same_sessions(run, sessions)
         model = initial_model(run.settings)
         if checkpoint is None and run.record.init_from:
-            _take_weights(model, open_run(Path(run.record.init_from)))
+            ancestor = open_run(Path(run.record.init_from))
+            _same_ancestor(run, ancestor)
+            _take_weights(model, ancestor)
     else:
         checkpoint = None
         if config.name is not None:
             check_name(config.name)
         sessions = open_sessions(config.data)
-        settings = _settings(config, sessions, device, reporter)
+        settings = settings_for(config, sessions, device, reporter)
         roles = session_roles(sessions, settings, config.hold_out_subjects)
         say_skipped(roles, reporter)
         model = initial_model(settings)
@@ -153,6 +160,20 @@ def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Pretra
                 )
         run = create_run(config.runs, config.name, settings, config.data, roles, source)
     return _train(run, model, sessions, checkpoint, device, reporter, began)
+
+
+def _same_ancestor(run: Run, source: Run) -> None:
+    """Raise InputError when another run stands where the one was that `run` is to start from.
+
+    Probes are called inductive by the subjects that `run` wrote down when it was made.
+    """
+    unknown = sorted(set(source.record.seen_subjects) - set(run.record.inherited_subjects))
+    if unknown:
+        raise InputError(
+            f"{source.folder} is not the run any more that {run.record.name} was to start from: it has also "
+            f"seen {', '.join(unknown)}.",
+            "Start a new run with --init-from and another --name",
+        )
 
 
 def _take_weights(model: PairModel, source: Run) -> None:
@@ -178,7 +199,9 @@ def _train(
 ) -> PretrainRecord:
     settings, train = run.settings, run.settings.train
     roles = {(s.subject, s.session, s.population): s.role for s in run.record.sessions}
-    training = [s for s in sessions if roles[s.key.subject, s.key.session, s.key.population] == "train"]
+    training = training_parts(
+        [s for s in sessions if roles[s.key.subject, s.key.session, s.key.population] == "train"], settings
+    )
     resumed_from = checkpoint.step if checkpoint else 0
     trainer = Trainer(run, model, device, checkpoint, reporter, [str(s.key) for s in training])
     if trainer.step < train.steps:
@@ -249,9 +272,14 @@ def _run_to_resume(config: PretrainConfig, reporter: Reporter) -> Run | None:
     return going[-1] if going else None
 
 
-def _settings(
+def settings_for(
     config: PretrainConfig, sessions: Sequence[Session], device: Device, reporter: Reporter
 ) -> PretrainSettings:
+    """What a new run would train with: the preset (or the default one, said aloud) and the changes to it.
+
+    Raises:
+        InputError: An unknown preset or setting, or a value that does not fit.
+    """
     modalities = frozenset(session.modality for session in sessions)
     preset = config.preset or str(config.changes.get("preset", ""))
     if not preset:

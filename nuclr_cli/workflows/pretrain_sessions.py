@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from nuclr_cli.data.recording import Recording
 from nuclr_cli.data.store import Session
 from nuclr_cli.data.windows import TrainingWindows
 from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.presets import PretrainSettings
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.runs import Run, RunSession
+from nuclr_cli.workflows.training_part import least_units, training_part
 
 
 def read_subject_list(text: str) -> tuple[str, ...]:
@@ -48,31 +50,57 @@ def check_same_sessions(run: Run, sessions: Sequence[Session]) -> None:
         )
 
 
+def training_parts(sessions: Sequence[Session], settings: PretrainSettings) -> list[Recording]:
+    """What the settings leave of each session, in the same order."""
+    views = settings.views
+    least = least_units(views.min_units, views.dropout_low)
+    return [training_part(session, settings.data, settings.seed, least) for session in sessions]
+
+
 def session_roles(
     sessions: Sequence[Session], settings: PretrainSettings, held_out: Sequence[str]
 ) -> list[RunSession]:
+    """What becomes of each session.
+
+    Raises:
+        InputError: A subject that is named has no session, one is held out and to be trained on, or no
+            session can be trained on.
+    """
     subjects = sorted({session.key.subject for session in sessions})
-    unknown = sorted(set(held_out) - set(subjects))
-    if unknown:
+    wanted = settings.data.subjects
+    for option, named in (("--hold-out-subjects", held_out), ("data.subjects", wanted)):
+        unknown = sorted(set(named) - set(subjects))
+        if unknown:
+            raise InputError(
+                f"{option} names subjects without a session: {', '.join(unknown)}.",
+                f"Subjects here: {', '.join(subjects)}",
+            )
+    both = sorted(set(held_out) & set(wanted))
+    if both:
         raise InputError(
-            f"--hold-out-subjects names subjects without a session: {', '.join(unknown)}.",
-            f"Subjects here: {', '.join(subjects)}",
+            f"{', '.join(both)}: held out by --hold-out-subjects, but listed in data.subjects.",
+            "Take them out of one of the two",
         )
-    candidates = [session for session in sessions if session.key.subject not in held_out]
-    if not candidates:
+    trained = set(wanted or subjects) - set(held_out)
+    if not trained:
         raise InputError("Every subject is held out: nothing is left to train on.", "Hold out fewer subjects")
-    skipped = {
-        skip.key: skip.reason
-        for skip in TrainingWindows(candidates, settings.tokens, min_units=settings.views.min_units).skipped
-    }
+    candidates = training_parts([s for s in sessions if s.key.subject in trained], settings)
+    part_of = {part.key: part for part in candidates}
+    windows = TrainingWindows(candidates, settings.tokens, min_units=settings.views.min_units)
+    skipped = {skip.key: skip.reason for skip in windows.skipped}
     roles = []
     for session in sessions:
         key = session.key
-        role, reason = "train", ""
+        role, reason, units, seconds = "train", "", 0, 0.0
         if key.subject in held_out:
             role = "held-out"
+        elif key.subject not in trained:
+            role = "left-out"
         elif key in skipped:
             role, reason = "skipped", skipped[key]
+        else:
+            part = part_of[key]
+            units, seconds = part.n_units, float((part.intervals[:, 1] - part.intervals[:, 0]).sum())
         roles.append(
             RunSession(
                 key.subject,
@@ -83,6 +111,8 @@ def session_roles(
                 reason,
                 session.subject_assumed,
                 session.activity_digest,
+                units,
+                seconds,
             )
         )
     return roles

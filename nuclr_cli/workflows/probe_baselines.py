@@ -2,44 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import Session
-from nuclr_cli.errors import NuclrError
-from nuclr_cli.evaluation.activity import binned_descriptor
+from nuclr_cli.errors import InputError, NuclrError
+from nuclr_cli.evaluation.activity import binned_descriptor, trace_descriptor
 from nuclr_cli.evaluation.baselines import ACTIVITY_FRONT, FEATURES_FRONT, Representation
 from nuclr_cli.evaluation.features import spike_features, trace_features
+from nuclr_cli.evaluation.rate_autocorrelogram import rate_autocorrelogram
 from nuclr_cli.workflows.probe_inputs import ProbeTable
 from nuclr_cli.workflows.reporting import Reporter
+from nuclr_cli.workflows.unit_descriptions import Described, Unavailable, UnitSource, sessions_of
+from nuclr_cli.workflows.window_average import window_average
 
 TITLES = {
     "features": "rate + ISI + autocorrelogram features",
     "activity_pca": "PCA of binned activity",
+    "acg_3d": "PCA of the 3D autocorrelogram",
+    "window_average": "raw window average",
     "untrained": "untrained encoder",
 }
+"""Every baseline that is made from the recordings; the most frequent class and chance need none."""
+
+CALCIUM_TITLES = {"features": "trace features", "activity_pca": "PCA of dF/F"}
+"""Where a baseline is made of traces alone."""
+
+DEFAULT_LEVEL = "full"
+LEVELS: dict[str, tuple[str, ...]] = {
+    "fast": ("features", "window_average"),
+    "full": tuple(TITLES),
+    "none": (),
+}
+"""What ``--baselines`` asks for."""
 
 
 @dataclass(frozen=True)
 class MissingBaseline:
-    """A baseline that could not be computed, and why."""
+    """A baseline that the result lacks, and why."""
 
     name: str
     title: str
     why: str
 
 
-class _Unavailable(Exception):
-    """Why a baseline cannot be had; ends as a `MissingBaseline`."""
+def check_level(level: str) -> None:
+    """Refuse what ``--baselines`` does not take.
+
+    Raises:
+        InputError: `level` is none of `LEVELS`.
+    """
+    if level not in LEVELS:
+        raise InputError(f"--baselines {level} is not known.", f"Choose --baselines {' or '.join(LEVELS)}")
+
+
+def missing_warnings(missing: Sequence[MissingBaseline]) -> tuple[str, ...]:
+    """A sentence for each absent baseline, and one for all that ``--baselines`` left out."""
+    chosen = {f"--baselines {level}" for level in LEVELS}
+    found = [f"Baseline missing: {one.title}: {one.why}" for one in missing if one.why not in chosen]
+    left_out = [one for one in missing if one.why in chosen]
+    if left_out:
+        stands = "without its baselines" if len(left_out) == len(TITLES) else "without some of its baselines"
+        titles = ", ".join(one.title for one in left_out)
+        found.append(f"The result stands {stands} ({left_out[0].why}): not compared with {titles}.")
+    return tuple(found)
 
 
 def representations(
-    source: ProbeTable, rows: NDArray[np.int64], data: Path | None, reporter: Reporter
+    source: ProbeTable,
+    rows: NDArray[np.int64],
+    data: Path | None,
+    reporter: Reporter,
+    level: str = DEFAULT_LEVEL,
+    only: Collection[str] | None = None,
 ) -> tuple[tuple[Representation, ...], tuple[MissingBaseline, ...]]:
     """Describe the rows of the table in every other way, each (N, D) with NaN outside `rows`.
 
@@ -50,111 +89,47 @@ def representations(
         rows: Rows that the probe uses.
         data: DATA folder or file; None = that of the run.
         reporter: Told about progress.
+        level: One of `LEVELS`; baselines that it leaves out are missing for that reason.
+        only: Of these, make only those named here and say nothing of the others; None = all.
+
+    Raises:
+        InputError: There is no such level.
     """
-    try:
-        sessions = _sessions(source, rows, data)
-    except (_Unavailable, NuclrError) as error:
-        why = error.what if isinstance(error, NuclrError) else str(error)
-        return (), tuple(MissingBaseline(name, title, why) for name, title in TITLES.items())
-    makers: dict[str, Callable[[], Representation]] = {
-        "features": lambda: _features(source, rows, sessions, reporter),
-        "activity_pca": lambda: _activity(source, rows, sessions, reporter),
-        "untrained": lambda: _untrained(source, rows, sessions, reporter),
-    }
+    check_level(level)
+    why = {name: f"--baselines {level}" for name in TITLES if name not in LEVELS[level]}
     made: list[Representation] = []
-    missing: list[MissingBaseline] = []
-    for name, make in makers.items():
+    wanted = [name for name in LEVELS[level] if only is None or name in only]
+    if wanted:
         try:
-            made.append(make())
-        except (_Unavailable, NuclrError) as error:
-            why = error.what if isinstance(error, NuclrError) else str(error)
-            missing.append(MissingBaseline(name, TITLES[name], why))
+            units = UnitSource(source, rows, sessions_of(source, rows, data), reporter)
+        except (Unavailable, NuclrError) as error:
+            why |= dict.fromkeys(wanted, _sentence(error))
+        else:
+            for name in wanted:
+                try:
+                    made.append(_MAKERS[name](units))
+                except (Unavailable, NuclrError) as error:
+                    why[name] = _sentence(error)
+    missing = (MissingBaseline(name, title, why[name]) for name, title in TITLES.items() if name in why)
     return tuple(made), tuple(missing)
 
 
-def _sessions(source: ProbeTable, rows: NDArray[np.int64], data: Path | None) -> list[Session]:
-    """The sessions that hold `rows`, in the order of their keys."""
-    if data is None:
-        if source.run is None:
-            raise _Unavailable("the run and its data were not found; name the data with --data")
-        data = source.run.data
-    found = {
-        (session.key.subject, session.key.session, session.key.population): session
-        for session in open_sessions(data)
-    }
-    keys = source.keys
-    wanted = sorted(
-        set(
-            zip(
-                keys.subject[rows].tolist(),
-                keys.session[rows].tolist(),
-                keys.population[rows].tolist(),
-                strict=True,
-            )
-        )
-    )
-    absent = [key for key in wanted if key not in found]
-    if absent:
-        raise _Unavailable(
-            f"{len(absent)} of {len(wanted)} sessions are not in {data} (first: {'/'.join(absent[0])}); "
-            "name the data with --data"
-        )
-    return [found[key] for key in wanted]
+def _sentence(error: Exception) -> str:
+    return error.what if isinstance(error, NuclrError) else str(error)
 
 
-@dataclass(frozen=True)
-class _Block:
-    """One session's description: (n, D) values with a name for each column."""
-
-    session: Session
-    names: tuple[str, ...]
-    values: NDArray[np.floating]
+def _title(units: UnitSource, name: str) -> str:
+    only_calcium = units.modalities == {"calcium"}
+    return CALCIUM_TITLES.get(name, TITLES[name]) if only_calcium else TITLES[name]
 
 
-def _describe(
-    source: ProbeTable,
-    rows: NDArray[np.int64],
-    sessions: Sequence[Session],
-    reporter: Reporter,
-    title: str,
-    describe: Callable[[Session], tuple[tuple[str, ...], NDArray[np.floating]]],
-) -> NDArray[np.float64]:
-    """Describe every session and bring the result into the order of the table, NaN outside `rows`.
-
-    Columns meet by name: one that a modality lacks is NaN there.
-    """
-    blocks = []
-    with reporter.progress(title, len(sessions), "sessions") as bar:
-        for number, session in enumerate(sessions):
-            blocks.append(_Block(session, *describe(session)))
-            bar.update(number + 1)
-    names = list(dict.fromkeys(name for block in blocks for name in block.names))
-    column = {name: i for i, name in enumerate(names)}
-    described: dict[tuple[str, str, str, str], NDArray[np.float64]] = {}
-    for block in blocks:
-        key, places = block.session.key, [column[name] for name in block.names]
-        values = np.full((len(block.values), len(names)), np.nan)
-        values[:, places] = block.values
-        for unit, value in zip(block.session.unit_ids.tolist(), values, strict=True):
-            described[key.subject, key.session, key.population, unit] = value
-        block.session.close()
-    gathered = np.full((len(source.keys), len(names)), np.nan)
-    columns = [part.tolist() for part in source.keys.columns()]
-    for row in rows.tolist():
-        subject, session_id, population, unit = (part[row] for part in columns)
-        if (subject, session_id, population, unit) not in described:
-            raise _Unavailable(
-                f"unit {unit} of {subject}/{session_id}/{population} is not in the data any more; "
-                "run nuclr embed again"
-            )
-        gathered[row] = described[subject, session_id, population, unit]
-    return gathered
+def _numbered(session: Session, values: NDArray[np.floating]) -> Described:
+    """Columns of one modality meet by number; those of the other are undefined for its units."""
+    return tuple(f"{session.modality} {i}" for i in range(values.shape[1])), values
 
 
-def _features(
-    source: ProbeTable, rows: NDArray[np.int64], sessions: Sequence[Session], reporter: Reporter
-) -> Representation:
-    def describe(session: Session) -> tuple[tuple[str, ...], NDArray[np.floating]]:
+def _features(units: UnitSource) -> Representation:
+    def describe(session: Session) -> Described:
         if session.modality == "spikes":
             times, unit_index = session.spikes
             table = spike_features(times, unit_index, session.n_units, session.intervals)
@@ -163,55 +138,66 @@ def _features(
             table = trace_features(traces.values, traces.timestamps, traces.sampling_rate_hz)
         return tuple(f"{session.modality} {name}" for name in table.names), table.values
 
-    only_calcium = {session.modality for session in sessions} == {"calcium"}
-    title = "trace features" if only_calcium else TITLES["features"]
-    values = _describe(source, rows, sessions, reporter, "features", describe)
-    return Representation("features", title, values, FEATURES_FRONT)
+    values = units.describe("features", describe)
+    return Representation("features", _title(units, "features"), values, FEATURES_FRONT)
 
 
-def _activity(
-    source: ProbeTable, rows: NDArray[np.int64], sessions: Sequence[Session], reporter: Reporter
-) -> Representation:
-    def describe(session: Session) -> tuple[tuple[str, ...], NDArray[np.floating]]:
+def _activity(units: UnitSource) -> Representation:
+    def describe(session: Session) -> Described:
+        if session.modality == "spikes":
+            times, unit_index = session.spikes
+            values = binned_descriptor(times, unit_index, session.n_units, session.intervals)
+        else:
+            traces, scale = session.calcium, session.calcium_scale
+            values = trace_descriptor(traces.values, traces.timestamps, traces.sampling_rate_hz, scale)
+        return _numbered(session, values)
+
+    values = units.describe("binned activity", describe)
+    return Representation("activity_pca", _title(units, "activity_pca"), values, ACTIVITY_FRONT)
+
+
+def _acg_3d(units: UnitSource) -> Representation:
+    def describe(session: Session) -> Described:
         times, unit_index = session.spikes
-        values = binned_descriptor(times, unit_index, session.n_units, session.intervals)
-        return tuple(map(str, range(values.shape[1]))), values
+        return _numbered(session, rate_autocorrelogram(times, unit_index, session.n_units, session.intervals))
 
-    if any(session.modality != "spikes" for session in sessions):
-        raise _Unavailable("it is made of spike counts, and there are calcium sessions")
-    values = _describe(source, rows, sessions, reporter, "binned activity", describe)
-    return Representation("activity_pca", TITLES["activity_pca"], values, ACTIVITY_FRONT)
+    if units.modalities != {"spikes"}:
+        raise Unavailable("it is defined for spikes, and there are calcium sessions")
+    values = units.describe("3D autocorrelograms", describe)
+    return Representation("acg_3d", TITLES["acg_3d"], values, ACTIVITY_FRONT)
 
 
-def _untrained(
-    source: ProbeTable, rows: NDArray[np.int64], sessions: Sequence[Session], reporter: Reporter
-) -> Representation:
+def _window_average(units: UnitSource) -> Representation:
+    if units.source.run is None:
+        raise Unavailable("the run, which says what the encoder is given, was not found; name it with --run")
+    tokens = units.source.run.settings.tokens
+    values = units.describe(
+        "window averages", lambda session: _numbered(session, window_average(session, tokens))
+    )
+    return Representation("window_average", TITLES["window_average"], values, FEATURES_FRONT)
+
+
+def _untrained(units: UnitSource) -> Representation:
     from nuclr_cli.workflows.embed import embed_untrained
 
-    if source.run is None:
-        raise _Unavailable("the run was not found; name it with --run")
-    table = embed_untrained(source.run, sessions, reporter)
-    place = {
-        key: i
-        for i, key in enumerate(
-            zip(
-                table.subject.tolist(),
-                table.session.tolist(),
-                table.population.tolist(),
-                table.unit_id.tolist(),
-                strict=True,
-            )
-        )
-    }
-    values = np.full((len(source.keys), table.embedding.shape[1]), np.nan)
-    columns = [part.tolist() for part in source.keys.columns()]
-    for row in rows.tolist():
-        subject, session_id, population, unit = (part[row] for part in columns)
-        i = place.get((subject, session_id, population, unit))
-        if i is None or not np.isfinite(table.embedding[i]).all():
-            raise _Unavailable(
-                f"unit {unit} of {subject}/{session_id}/{population} is not active in the data any more; "
-                "run nuclr embed again"
-            )
-        values[row] = table.embedding[i]
+    if units.source.run is None:
+        raise Unavailable("the run was not found; name it with --run")
+    table = embed_untrained(units.source.run, units.sessions, units.reporter)
+    keys = zip(
+        table.subject.tolist(),
+        table.session.tolist(),
+        table.population.tolist(),
+        table.unit_id.tolist(),
+        strict=True,
+    )
+    values = units.gather(dict(zip(keys, table.embedding, strict=True)), table.embedding.shape[1])
     return Representation("untrained", TITLES["untrained"], values)
+
+
+_MAKERS: dict[str, Callable[[UnitSource], Representation]] = {
+    "features": _features,
+    "activity_pca": _activity,
+    "acg_3d": _acg_3d,
+    "window_average": _window_average,
+    "untrained": _untrained,
+}

@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +15,10 @@ from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.split_files import file_split
 from nuclr_cli.evaluation.splits import Split, UnitKeys, session_split, subject_split, unit_split
 from nuclr_cli.wording import counted
+from nuclr_cli.workflows.probe_provenance import Knowledge as Knowledge
+from nuclr_cli.workflows.probe_provenance import pretraining_knowledge, refuse_mixture
 from nuclr_cli.workflows.probe_report import file_sha256
 from nuclr_cli.workflows.runs import Run, find_run, list_runs
-
-Knowledge = Literal["inductive", "transductive", "unknown"]
 
 AUTO_SUBJECTS = 3
 """From so many labelled subjects on, the default split is by subject."""
@@ -70,7 +69,8 @@ def read_table(
     """Find and read the embeddings: those of a run (the newest by default), or a file.
 
     Raises:
-        InputError: No run, no embeddings, or a file that the named run did not make.
+        InputError: No run, no embeddings, a file that the named run did not make, a unit that stands twice in
+            it, or one that was joined from several.
     """
     found = find_run(run, runs, warn) if run is not None or embeddings is None else None
     if embeddings is None:
@@ -91,6 +91,12 @@ def read_table(
             f"Make it again with: nuclr embed --run {found.folder}, or leave --run away",
         )
     keys = UnitKeys(table.subject, table.session, table.population, table.unit_id)
+    refuse_mixture(embeddings, table.metadata, keys)
+    if not made_by:
+        warn(
+            f"{embeddings} does not say which run made it. If its rows come from different runs, no probe of "
+            "them means anything; files of nuclr embed keep that word when they are written with pyarrow"
+        )
     return ProbeTable(embeddings, file_sha256(embeddings), table, keys, found)
 
 
@@ -105,17 +111,7 @@ def read_labels(source: ProbeTable, name: str, classes: Sequence[str]) -> Labels
     Raises:
         InputError: Says which labels (classes) there are, with counts.
     """
-    columns = source.table.labels
-    if name not in columns:
-        close = difflib.get_close_matches(name, columns, n=1, cutoff=0.4)
-        known = ", ".join(f"{key} ({_counts_text(columns[key])})" for key in sorted(columns)) or "none"
-        raise InputError(
-            f"No label {name!r} in {source.path}. Labels: {known}.",
-            f"Did you mean --label {close[0]}?"
-            if close
-            else "Add labels with nuclr preprocess SOURCE --labels FILE.csv, then run nuclr embed again",
-        )
-    values = columns[name]
+    values = label_column(source, name)
     present, counts = np.unique(values[values != ""], return_counts=True)
     if not len(present):
         raise InputError(
@@ -158,6 +154,30 @@ def read_labels(source: ProbeTable, name: str, classes: Sequence[str]) -> Labels
     return Labels(name, values, notes)
 
 
+def label_column(source: ProbeTable, name: str, option: str = "--label") -> NDArray[np.str_]:
+    """(N,) text of a label column.
+
+    Args:
+        source: The table.
+        name: Column wanted.
+        option: What the user named it with.
+
+    Raises:
+        InputError: Says which labels there are.
+    """
+    columns = source.table.labels
+    if name not in columns:
+        close = difflib.get_close_matches(name, columns, n=1, cutoff=0.4)
+        known = ", ".join(f"{key} ({_counts_text(columns[key])})" for key in sorted(columns)) or "none"
+        raise InputError(
+            f"No label {name!r} in {source.path}. Labels: {known}.",
+            f"Did you mean {option} {close[0]}?"
+            if close
+            else "Add labels with nuclr preprocess SOURCE --labels FILE.csv, then run nuclr embed again",
+        )
+    return columns[name]
+
+
 def _counts_text(values: NDArray[np.str_]) -> str:
     names, counts = np.unique(values[values != ""], return_counts=True)
     if not len(names):
@@ -198,20 +218,29 @@ def choose_split(
             )
     if test_subjects and kind != "subject":
         raise InputError(f"--test-subjects does not go with --split {kind}.", "Use --split subject")
-    if n_folds is not None and kind != "unit":
+    by_group = kind in ("subject", "session")
+    if n_folds is not None and not (by_group or kind == "unit"):
+        raise InputError(f"--folds does not go with the split file {kind}.", "Its folds stand in the file")
+    if n_folds is not None and test_subjects:
         raise InputError(
-            f"--folds does not go with a {kind} split: its folds follow from the {kind}s.",
-            "Leave --folds away, or use --split unit",
+            "--folds does not go with --test-subjects, which make one fold.", "Leave one of the two away"
         )
     if kind == "unit":
         return unit_split(keys, values, n_folds, seed), tuple(notes)
     if kind == "session":
-        return session_split(keys, values), ()
+        return session_split(keys, values, n_folds), ()
     if kind != "subject":
         return file_split(Path(kind), keys, values), ()
     if test_subjects:
         return subject_split(keys, values, test_subjects, reason="--test-subjects"), ()
     held_out = source.run.record.held_out_subjects if source.run else ()
+    if n_folds is not None:
+        if held_out:
+            notes.append(
+                f"--folds {n_folds} tests all subjects, not only those held out of pretraining "
+                f"({', '.join(held_out)}): leave --folds away to test on exactly those."
+            )
+        return subject_split(keys, values, n_folds=n_folds), tuple(notes)
     labelled = set(keys.subject[values != ""].tolist())
     usable = sorted(labelled & set(held_out))
     if usable and len(usable) < len(labelled):
@@ -228,35 +257,19 @@ def choose_split(
 
 
 def knowledge(source: ProbeTable, split: Split) -> tuple[Knowledge, str]:
-    """Whether the test subjects were new, from the run's record (which counts the runs it started from).
+    """Whether the test subjects were new, see `pretraining_knowledge`.
 
     Returns:
         ``inductive`` only when neither pretraining nor the probe of any fold saw a subject that it tests;
         and the reason in one sentence.
     """
-    run = source.run
-    if run is None:
-        seen = set(source.table.metadata.get("trained_subjects", "").split("\n"))
-        if seen & set(split.test_subjects):
-            return (
-                "transductive",
-                "Pretraining saw test subjects (without labels), as the embeddings' file says.",
-            )
-        return "unknown", "The run behind these embeddings was not found, so what pretraining saw is unknown."
-    met = sorted(set(split.test_subjects) & set(run.record.seen_subjects))
-    if met:
-        share = (
-            "the test subjects"
-            if len(met) == len(split.test_subjects)
-            else f"test subject(s) {', '.join(met)}"
-        )
-        return "transductive", f"Pretraining saw {share} (without labels)."
-    if not split.subjects_disjoint:
+    status, why = pretraining_knowledge(source.table.metadata, source.run, split.test_subjects)
+    if status == "inductive" and not split.subjects_disjoint:
         return (
             "transductive",
             "Pretraining never saw the test subjects, but the probe trained on other units of them.",
         )
-    return "inductive", "Neither pretraining nor the probe saw the test subjects."
+    return status, why
 
 
 def assumed_subjects(source: ProbeTable) -> tuple[str, ...]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nuclr_cli.evaluation.bootstrap import label_constant
-from nuclr_cli.evaluation.probes import PLAIN, FrontEnd, Predictions, Variant, cross_predict
+from nuclr_cli.evaluation.cross_prediction import Kept, cross_predict, cross_predict_and_keep
+from nuclr_cli.evaluation.hierarchy import Tree
+from nuclr_cli.evaluation.predictions import Predictions
+from nuclr_cli.evaluation.probes import PLAIN, FrontEnd, Variant
 from nuclr_cli.evaluation.splits import LEFT_OUT, Split
 from nuclr_cli.workflows.probe_inputs import Labels, ProbeTable
 
@@ -24,6 +26,7 @@ class Question:
         codes: (N,) int64 class codes, -1 = unlabelled.
         split: Who trains and who is tested.
         variant: Which probe.
+        tree: Which parent each class belongs to; None when nobody asked.
     """
 
     source: ProbeTable
@@ -32,6 +35,7 @@ class Question:
     codes: NDArray[np.int64]
     split: Split
     variant: Variant
+    tree: Tree | None = None
 
     @property
     def usable(self) -> NDArray[np.bool_]:
@@ -69,21 +73,11 @@ class Question:
             front,
         )
 
-
-def shortcut(question: Question) -> str:
-    """What the probe could recognise instead of the label, in one sentence; empty when there is nothing."""
-    keys, used, name = question.source.keys, question.used, question.labels.name
-    codes = question.codes[used]
-    for kind, group, shared in (
-        ("subject", keys.subject, not question.split.subjects_disjoint),
-        ("session", keys.recording, question.split.kind == "unit"),
-    ):
-        if shared and len(set(group[used].tolist())) > 1 and label_constant(group[used], codes):
-            return (
-                f"Every {kind} has one class of {name} only, and this split trains and tests on the same "
-                f"{kind}s: recognising the {kind} is enough to score well. Ask with --split {kind}"
-            )
-    return ""
+    def predict_and_keep(self) -> tuple[Predictions, Kept]:
+        """Out-of-fold predictions from the embedding, and the probe that is kept."""
+        return cross_predict_and_keep(
+            self.source.table.embedding, self.codes, self.classes, self.split, self.usable, self.variant
+        )
 
 
 def reasons(question: Question, own: Predictions) -> NDArray[np.str_]:

@@ -102,11 +102,13 @@ def write_predictions(
     classes: tuple[str, ...],
     reason: NDArray[np.str_],
     about: Mapping[str, str],
+    others: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> None:
     """Write predictions.parquet: one row for every row of the table of embeddings, in its order.
 
     Columns: the key, ``label`` (empty = unlabelled), ``fold`` that tested the unit, ``prediction`` and
-    ``probability_CLASS`` (null where nothing was predicted), ``reason`` why not (empty where it was).
+    ``probability_CLASS`` (null where nothing was predicted), ``reason`` why not (empty where it was),
+    ``prediction_NAME`` for each of `others`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -125,5 +127,8 @@ def write_predictions(
     for i, name in enumerate(classes):
         columns[f"probability_{name}"] = pa.array(probability[:, i], pa.float64(), mask=absent)
     columns["reason"] = pa.array(reason.tolist(), pa.string())
+    for name, other in (others or {}).items():
+        guessed = np.array([*classes, ""])[other]
+        columns[f"prediction_{name}"] = pa.array(guessed.tolist(), pa.string(), mask=other < 0)
     table = pa.table(columns).replace_schema_metadata({"nuclr": json.dumps(dict(about))})
     pq.write_table(table, path)

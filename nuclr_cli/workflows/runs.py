@@ -34,20 +34,24 @@ class RunSession:
     Attributes:
         subject, session, population: The key.
         n_units: Units in the table.
-        role: ``train``, ``held-out`` (its subject was held out), or ``skipped``.
+        role: ``train``, ``held-out`` (its subject was held out), ``left-out`` (its subject is not in
+            ``data.subjects``), or ``skipped``.
         reason: Why it was skipped.
         subject_assumed: The subject is a folder's name that nobody confirmed.
         activity_digest: Of the recorded activity, '' when the file has no checksums.
+        units_trained, seconds_trained: Of the session that pretraining sees; None in runs of older versions.
     """
 
     subject: str
     session: str
     population: str
     n_units: int
-    role: Literal["train", "held-out", "skipped"]
+    role: Literal["train", "held-out", "left-out", "skipped"]
     reason: str = ""
     subject_assumed: bool = False
     activity_digest: str = ""
+    units_trained: int | None = None
+    seconds_trained: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nuclr_cli.api import Reader, hookimpl
+from nuclr_cli.api import Exporter, Reader, hookimpl
+from nuclr_nwb.export import NwbExporter
 from nuclr_nwb.reader import NwbReader
 
-__all__ = ["NwbReader", "nuclr_readers"]
+__all__ = ["NwbExporter", "NwbReader", "nuclr_exporters", "nuclr_readers"]
 
 
 @hookimpl
 def nuclr_readers() -> Sequence[Reader]:
     """The one reader of this plugin."""
     return [NwbReader()]
+
+
+@hookimpl
+def nuclr_exporters() -> Sequence[Exporter]:
+    """Columns of the units table, in a copy of a file."""
+    return [NwbExporter()]

@@ -173,6 +173,31 @@ def _is_called(wanted: str) -> Callable[[bytes, Any], bool | None]:
     return visit
 
 
+def relative_files(file: Any) -> list[tuple[str, str]]:
+    """(path inside, file name) of everything that an open HDF5 file finds by a name relative to its folder.
+
+    Links to other files, raw files, and datasets made of datasets in other files.
+    """
+    found: list[tuple[str, str]] = []
+
+    def link(name: bytes, info: Any) -> None:
+        if info.type == h5py.h5l.TYPE_EXTERNAL:
+            target = file.get(name, getlink=True)
+            found.append((name.decode("utf-8", "replace"), str(target.filename)))
+
+    def item(name: str, held: Any) -> None:
+        if not isinstance(held, h5py.Dataset):
+            return
+        if held.external:
+            found.extend((name, str(raw[0])) for raw in held.external)
+        if held.is_virtual:
+            found.extend((name, part.file_name) for part in held.virtual_sources() if part.file_name != ".")
+
+    file.id.links.visit(link, info=True)
+    file.visititems(item)
+    return [(name, target) for name, target in found if not Path(target).is_absolute()]
+
+
 def beside(holder: Path, name: str) -> Path | None:
     """The file called `name` by another one: relative to the folder of that one. None = it is not there.
 

@@ -42,7 +42,7 @@ def read_table(tree: Tree, path: str, *, apart: frozenset[str] = frozenset()) ->
     Raises:
         ReaderError: No ids, duplicate ids, or a column of another length.
     """
-    table = Table(path, _ids(tree, path))
+    table = Table(path, read_ids(tree, path))
     left_out: list[str] = []
     pickled: list[str] = []
     for name in column_names(tree, path):
@@ -97,7 +97,12 @@ def _is_column(tree: Tree, path: str, name: str) -> bool:
     return tree.has_array(at) or tree.broken_link(at) is not None
 
 
-def _ids(tree: Tree, path: str) -> NDArray[np.str_]:
+def read_ids(tree: Tree, path: str) -> NDArray[np.str_]:
+    """(N,) str ids of the rows.
+
+    Raises:
+        ReaderError: No ids, or duplicate ids.
+    """
     array = tree.array(join(path, "id"))
     if len(array.shape) != 1 or (array.dtype is None and not array.is_text):
         raise ReaderError(f"{array.place} has shape {array.shape}, expected one id per row.", COPY_AGAIN)

@@ -1,0 +1,202 @@
+"""`nuclr probe --label-fractions`: how many labels NuCLR and its baselines need."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nuclr_cli.errors import InputError
+from nuclr_cli.evaluation.baselines import Representation
+from nuclr_cli.evaluation.bootstrap import resampling_plan
+from nuclr_cli.evaluation.label_efficiency import FULL_SHARE, Curve, efficiency_curves
+from nuclr_cli.evaluation.records import NUCLR
+from nuclr_cli.evaluation.split_files import split_document
+from nuclr_cli.workflows.label_efficiency_plot import plot_curves
+from nuclr_cli.workflows.probe_ask import ask
+from nuclr_cli.workflows.probe_baselines import MissingBaseline, missing_warnings
+from nuclr_cli.workflows.probe_card import checkpoint_of
+from nuclr_cli.workflows.probe_folder import result_folder
+from nuclr_cli.workflows.probe_inputs import Knowledge, knowledge, read_table
+from nuclr_cli.workflows.probe_record import ProbeConfig
+from nuclr_cli.workflows.probe_report import replacing_folder, versions, write_document
+from nuclr_cli.workflows.probe_rivals import Rivals
+from nuclr_cli.workflows.reporting import Reporter, SilentReporter
+
+DEFAULT_REPEATS = 10
+
+
+@dataclass(frozen=True)
+class LabelEfficiencyConfig:
+    """What the user asked for.
+
+    Attributes:
+        probe: Label, split, variant and so on, as for a probe with all labels.
+        fractions: Of the labelled training units, each in (0, 1]; 1 is added when it is not among them.
+        repeats: Draws of which units are labelled, at least 1.
+    """
+
+    probe: ProbeConfig
+    fractions: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
+    repeats: int = DEFAULT_REPEATS
+
+    def __post_init__(self) -> None:
+        bad = [value for value in self.fractions if not 0 < value <= 1]
+        if bad or not self.fractions:
+            shown = ", ".join(f"{value:g}" for value in bad) or "none"
+            raise InputError(
+                f"--label-fractions must lie above 0 and at most at 1, and there is: {shown}.",
+                "For example --label-fractions 0.01,0.03,0.1,0.3,1",
+            )
+        if self.repeats < 1:
+            raise InputError(f"--repeats {self.repeats} is below 1.", "The default is 10")
+        if self.probe.parent is not None:
+            raise InputError("--label-fractions does not go with --parent.", "Ask one label at a time")
+
+
+@dataclass(frozen=True)
+class LabelEfficiencyRecord:
+    """What came out; report.json holds the same.
+
+    Attributes:
+        folder: Where everything was written.
+        label, classes, variant: The question, and the probe.
+        split, split_how, knowledge, knowledge_why: As in the record of a probe.
+        curves: NuCLR first.
+        missing_baselines: Those that could not be computed.
+        full_share: Share of the score with all labels that `Needed` speaks of.
+        n_tested: Units that are predicted, at every fraction the same.
+        resampled, n_resampled: What the intervals are over, besides the draws.
+        repeats: Draws of which units are labelled.
+        notes, warnings: What else the reader should know.
+        run, checkpoint, embeddings, embeddings_sha256: What was probed.
+        seed, bootstrap, versions, seconds: As in the record of a probe.
+    """
+
+    folder: Path
+    label: str
+    classes: tuple[str, ...]
+    variant: str
+    split: str
+    split_how: str
+    knowledge: Knowledge
+    knowledge_why: str
+    curves: tuple[Curve, ...]
+    missing_baselines: tuple[MissingBaseline, ...]
+    full_share: float
+    n_tested: int
+    resampled: str
+    n_resampled: int
+    repeats: int
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    run: str
+    checkpoint: str
+    embeddings: Path
+    embeddings_sha256: str
+    seed: int
+    bootstrap: int
+    versions: dict[str, str]
+    seconds: float
+    kind: str = "label_efficiency"
+
+
+def label_efficiency(
+    config: LabelEfficiencyConfig, reporter: Reporter | None = None
+) -> LabelEfficiencyRecord:
+    """Probe with ever fewer labels, beside every baseline on the same units, and write the folder.
+
+    Raises:
+        InputError: As `nuclr_cli.workflows.probe.probe`.
+    """
+    reporter = reporter or SilentReporter()
+    began = time.monotonic()
+    asked_of = config.probe
+    _ = asked_of.recipe
+    source = read_table(asked_of.run, asked_of.embeddings, asked_of.runs, reporter.warn)
+    if asked_of.run is None and asked_of.embeddings is None and source.run is not None:
+        reporter.note(f"run {source.run.record.name}, the newest (--run chooses another)")
+    asked = ask(source, asked_of)
+    for text in asked.notes:
+        reporter.note(text)
+    question = asked.question
+    rivals = Rivals(source, [question.used], asked_of.data, asked_of.baselines, reporter)
+    described, missing = rivals.of(question.used)
+    tested = question.tested
+    plan = resampling_plan(source.keys.subject[tested], question.codes[tested])
+    methods = (Representation(NUCLR, "NuCLR", source.table.embedding), *described)
+    fractions = sorted({*config.fractions, 1.0})
+    with reporter.progress("label efficiency", len(methods), "methods") as bar:
+        curves = efficiency_curves(
+            methods,
+            question.codes,
+            len(question.classes),
+            question.split,
+            question.usable,
+            question.variant,
+            plan,
+            fractions=fractions,
+            repeats=config.repeats,
+            n_resamples=asked_of.bootstrap,
+            seed=asked_of.seed,
+            done=bar.update,
+        )
+    status, why = knowledge(source, question.split)
+    warnings = (*asked.warnings, *missing_warnings(missing))
+    for text in (*plan.notes,):
+        reporter.note(text)
+    for text in warnings:
+        reporter.warn(text)
+    folder = result_folder(source, question.split, asked_of)
+    record = LabelEfficiencyRecord(
+        folder=folder.with_name(f"{folder.name}-label-efficiency"),
+        label=asked_of.label,
+        classes=question.classes,
+        variant=question.variant.name,
+        split=question.split.kind,
+        split_how=question.split.how,
+        knowledge=status,
+        knowledge_why=why,
+        curves=curves,
+        missing_baselines=missing,
+        full_share=FULL_SHARE,
+        n_tested=len(tested),
+        resampled=plan.unit,
+        n_resampled=plan.n_groups,
+        repeats=config.repeats,
+        notes=(*asked.notes, *plan.notes),
+        warnings=warnings,
+        run=source.run.id if source.run else source.table.metadata.get("run", ""),
+        checkpoint=checkpoint_of(source.table.metadata),
+        embeddings=source.path,
+        embeddings_sha256=source.sha256,
+        seed=asked_of.seed,
+        bootstrap=asked_of.bootstrap,
+        versions=versions(),
+        seconds=time.monotonic() - began,
+    )
+    with replacing_folder(record.folder) as written:
+        write_document(split_document(question.split), written / "split.json", indent=None)
+        _write_table(curves, written / "curve.csv")
+        title = f"{record.label}, split by {record.split}, {record.n_tested} units tested, {record.knowledge}"
+        plot_curves(curves, title, written / "curve.png")
+        write_document(record, written / "report.json")
+    return record
+
+
+def _write_table(curves: Sequence[Curve], path: Path) -> None:
+    """One row a method and fraction."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["method", "fraction", "n_labelled", "macro_f1", "low", "high", "sd_of_draws"])
+        for curve in curves:
+            for point in curve.points:
+                spread = float(np.std(point.draws, ddof=1)) if len(point.draws) > 1 else ""
+                score = point.macro_f1
+                rows.writerow(
+                    [curve.name, point.fraction, point.n_labelled, score.value, score.low, score.high, spread]
+                )

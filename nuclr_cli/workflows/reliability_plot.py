@@ -1,0 +1,55 @@
+"""The reliability diagram: what a probability promised, and how often the prediction was right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from nuclr_cli.evaluation.calibration import CalibrationReport
+from nuclr_cli.evaluation.reliability import Reliability
+from nuclr_cli.workflows.plot_parts import ACCENT, INK, without_frame
+
+_GREY = "#8a8a8a"
+
+
+def plot_reliability(report: CalibrationReport, title: str, path: Path) -> None:
+    """Accuracy by probability before and after calibration, above the number of units; written as PNG."""
+    # Without pyplot: no global state, no window system.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 6.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot([0, 1], [0, 1], color=_GREY, lw=1, ls="--")
+    shown: list[tuple[Reliability, str, str]] = [(report.before, _GREY, "as the probe says")]
+    if report.cross_fitted:
+        name = f"{report.calibration.method}, cross-fitted over {report.cross_fitted}"
+        shown.append((report.after, ACCENT, name))
+    for number, (one, color, name) in enumerate(shown):
+        bins = [each for each in one.bins if each.n]
+        above.plot(
+            [each.confidence for each in bins],
+            [each.accuracy for each in bins],
+            "o-",
+            color=color,
+            ms=5,
+            lw=1.5,
+            label=f"{name}: error {one.ece:.3f}",
+        )
+        width = 0.9 / len(shown) / len(one.bins)
+        left = np.array([each.low for each in one.bins]) + 0.05 / len(one.bins) + number * width
+        below.bar(left, [each.n for each in one.bins], width=width, align="edge", color=color)
+    above.set_ylim(-0.02, 1.02)
+    above.set_xlim(-0.02, 1.02)
+    above.set_ylabel("share of right predictions")
+    above.legend(frameon=False, fontsize=8, loc="upper left")
+    below.set_ylabel("units")
+    below.set_xlabel("probability of the predicted class")
+    for axes in (above, below):
+        without_frame(axes)
+        axes.grid(axis="y", color="#e6e6e6", lw=0.8)
+        axes.set_axisbelow(True)
+    figure.suptitle(title, fontsize=9, color=INK)
+    figure.savefig(path)
