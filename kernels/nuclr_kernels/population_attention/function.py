@@ -9,7 +9,6 @@ from torch import Tensor
 
 from nuclr_kernels._offsets import check_qkv, population_bounds
 from nuclr_kernels.dispatch import runs_fused
-from nuclr_kernels.population_attention.cpu import population_attention_cpu
 from nuclr_kernels.population_attention.ops import fused_attention, fused_attention_split
 from nuclr_kernels.population_attention.plan import PopulationPlan, plan_of_bounds
 from nuclr_kernels.population_attention.reference import population_attention_reference
@@ -67,8 +66,6 @@ def population_attention(
         plan = plan_of_bounds(population_bounds(cu_seqlens, n_units, "cu_seqlens"), query.device)
     refusal = _refusal(query, scale)
     fused = plan.fused and (refusal is None or runs_fused("population_attention", query.device, refusal))
-    if not fused and _suits_cpu(query):
-        return population_attention_cpu(qkv, plan.bounds, scale=scale)
     if not fused or 0 in (n_units, n_patches, n_heads):
         return population_attention_reference(qkv, plan.bounds, scale=scale)
 
@@ -125,11 +122,6 @@ def _refusal(query: Tensor, scale: float) -> str | None:
     if query.shape[-1] not in HEAD_WIDTHS:
         return f"it takes head widths {', '.join(map(str, HEAD_WIDTHS))}, not {query.shape[-1]}"
     return None if scale > 0 else f"it takes positive scales, not {scale}"
-
-
-def _suits_cpu(query: Tensor) -> bool:
-    """A CPU works on it at once; a program that is being compiled has its own ways to save copies."""
-    return query.device.type == "cpu" and query.numel() > 0 and not torch.compiler.is_compiling()
 
 
 def _autocast(x: Tensor) -> Tensor:
