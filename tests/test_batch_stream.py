@@ -205,6 +205,7 @@ def test_a_broken_session_in_a_worker_is_a_plain_error(sessions: list[Session], 
         take(stream, 1)
     assert "copy.h5" in caught.value.what
     assert "Traceback" not in str(caught.value)
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits shared memory by a limit on the size of files")
@@ -229,6 +230,27 @@ def test_too_little_shared_memory_is_a_plain_error(sessions: list[Session]) -> N
     assert done.returncode == 0, done.stderr
     assert "MiB of shared memory" in done.stdout
     assert "/dev/shm" in done.stdout
+
+
+def test_a_stream_left_open_does_not_keep_the_program_from_ending(sessions: list[Session]) -> None:
+    """Its workers ignore SIGTERM, which is how multiprocessing ends its children when a program ends."""
+    code = (
+        "import multiprocessing, pathlib\n"
+        "from nuclr_cli.data.pretrain_stream import PretrainStream\n"
+        "from nuclr_cli.data.session import Session\n"
+        "from nuclr_cli.data.tokens import TokenSpec\n"
+        f"session = Session(pathlib.Path({str(sessions[2].path)!r}))\n"
+        "options = dict(seed=0, batch_windows=4, max_tokens=600, num_workers=1)\n"
+        "stream = PretrainStream([session], TokenSpec(), **options)\n"
+        "steps = iter(stream)\n"
+        "next(steps)\n"
+        "[worker] = multiprocessing.active_children()\n"
+        "print(worker.pid)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
 
 
 def test_close_ends_the_workers(sessions: list[Session]) -> None:

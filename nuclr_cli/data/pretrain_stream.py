@@ -6,10 +6,12 @@ micro-batches.
 
 from __future__ import annotations
 
+import atexit
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch.utils.data import DataLoader
@@ -147,6 +149,8 @@ class PretrainStream:
     def __iter__(self) -> Iterator[StepBatch]:
         self.close()
         self._running = self._steps()
+        if self._num_workers:
+            _close_at_exit(self)
         return self._running
 
     def close(self) -> None:
@@ -173,7 +177,7 @@ class PretrainStream:
             worker_init_fn=leave_signals_to_parent if self._num_workers else None,
             generator=torch.Generator(),
         )
-        drawn = iter(loader)
+        drawn: Any = iter(loader)
         try:
             for result in drawn:
                 if isinstance(result, NuclrError):
@@ -183,8 +187,10 @@ class PretrainStream:
                 self._count(step)
                 yield step
         finally:
-            # The worker processes end with the loader's iterator.
-            del drawn, loader
+            # Whatever else holds the iterator (a traceback, a frame), the workers end here. Left to garbage
+            # collection it may lose its queues first; its last resort is SIGTERM, which workers ignore.
+            if self._num_workers:
+                drawn._shutdown_workers()
 
     def _shares(self, state: StreamState) -> Iterator[Share]:
         """This rank's share of each global batch from `state` on."""
@@ -236,6 +242,22 @@ class PretrainStream:
                 f"Not one of {self._barren} windows in a row gave a training pair: {reasons}.",
                 "Use populations with more active units, or ask for fewer: --set views.min_units=NUMBER",
             )
+
+
+_WITH_WORKERS: WeakSet[PretrainStream] = WeakSet()
+
+
+def _close_at_exit(stream: PretrainStream) -> None:
+    if not _WITH_WORKERS:
+        # Runs before multiprocessing's own exit, which registered earlier and would wait for the workers.
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
+    _WITH_WORKERS.add(stream)
+
+
+def _close_all() -> None:
+    for stream in tuple(_WITH_WORKERS):
+        stream.close()
 
 
 def deal_by_cost(costs: Sequence[float], world: int) -> list[list[int]]:
