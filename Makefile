@@ -38,15 +38,16 @@ types: $(STAMP)
 contracts: $(STAMP)
 	$(BIN)/lint-imports
 
+# Two processes, whatever the machine: some tests measure memory and time, and more would disturb them.
 unit: $(STAMP)
-	$(BIN)/python -m pytest -q --durations=15
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=15
 
 # Triton decides when it is imported whether it interprets kernels, so these tests have a process of their own.
 kernels: $(STAMP)
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q --durations=5 tests_kernels
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=5 tests_kernels
 
 fast: $(STAMP) lint types contracts
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 # Suite2p brings torchvision, cellpose and numba, so it stays out of $(VENV). torchvision is built for one release
 # of torch each: constraints.txt pins torch, and pip then takes the torchvision that fits.

@@ -167,15 +167,6 @@ def _is_compiler(pid: int) -> bool:
         return False
 
 
-def test_local_memory_that_is_let_pass_depends_on_the_version() -> None:
-    from nuclr_kernels.compile_check import CAPABILITIES, most_stack_bytes
-
-    assert most_stack_bytes((9, 0), "3.7.1") == 0
-    assert 0 < most_stack_bytes((9, 0), "3.9.0") == most_stack_bytes((9, 0), "3.10.0") <= 8
-    assert most_stack_bytes((8, 0), "3.6.0") == most_stack_bytes((8, 0), "3.10.0")
-    assert all(most_stack_bytes(capability, "4.0.0+git") <= 64 for capability in CAPABILITIES)
-
-
 def test_every_launch_has_the_options_that_the_gate_compiles_with() -> None:
     launches = []
     for path in KERNELS.rglob("*.py"):

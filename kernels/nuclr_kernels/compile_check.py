@@ -11,6 +11,7 @@ size gains, so spills are the first thing that the check looks at.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import multiprocessing
@@ -32,12 +33,6 @@ OPERATIONS = ("population_attention", "temporal_attention", "contrastive")
 CAPABILITIES = tuple(SHARED_LIMIT_BYTES)
 MOST_STACK_BYTES = {(8, 0): 64, (8, 6): 64, (8, 9): 64, (9, 0): 0}
 """Local memory of a thread that is let pass: none on Hopper, a few scalars on Ampere and Ada."""
-HOPPER_STACK_BYTES_SINCE_3_9 = 8
-"""As MOST_STACK_BYTES of Hopper, from triton 3.9 on: its code for Hopper is made by ptxas of CUDA 13.
-
-It puts one or two scalars aside, at 96 registers as well as at 255. The machine code of both kernels stores
-and reads them once a program, outside of all loops.
-"""
 COMPILE_LIMIT_S = 300.0
 """A compiler that takes longer for one kernel is taken to hang."""
 
@@ -82,19 +77,6 @@ def gate_cases(capability: tuple[int, int], operations: Sequence[str] = OPERATIO
             "fp32" in case.name and usual and "tf32" not in case.name
         ):
             yield case
-
-
-def most_stack_bytes(capability: tuple[int, int], triton_version: str) -> int:
-    """Local memory of a thread that is let pass.
-
-    Args:
-        capability: Of the GPU.
-        triton_version: Such as ``3.9.0``.
-    """
-    major, minor = re.findall(r"\d+", triton_version)[:2]
-    if capability >= (9, 0) and (int(major), int(minor)) >= (3, 9):
-        return HOPPER_STACK_BYTES_SINCE_3_9
-    return MOST_STACK_BYTES[capability]
 
 
 def check_all(
@@ -188,20 +170,19 @@ def _ending(exit_code: int | None) -> str:
 
 
 def _check_tasks(tasks: Connection) -> None:
-    while True:
-        capability, operation, everything, position = tasks.recv()
-        tasks.send(_check(_cases(capability, operation, everything)[position]))
+    with contextlib.suppress(EOFError, BrokenPipeError):  # whoever asked is gone
+        while True:
+            capability, operation, everything, position = tasks.recv()
+            tasks.send(_check(_cases(capability, operation, everything)[position]))
 
 
 def _check(case: CompileCase) -> Compiled:
-    import triton
-
     try:
         used = compile_case(case)
     except Exception as error:
         return Compiled(case.name, case.capability, None, (f"does not compile: {_reason(error)}",))
     complaints = []
-    most = most_stack_bytes(case.capability, triton.__version__)
+    most = MOST_STACK_BYTES[case.capability]
     if used.stack_bytes > most:
         complaints.append(f"{used.stack_bytes} bytes of local memory a thread, at most {most}")
     if used.shared_bytes > SHARED_LIMIT_BYTES[case.capability]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nuclr_cli.model.config import ModelConfig, TokenKind
+from nuclr_cli.model.config import ModelConfig, Recompute, TokenKind
 from nuclr_cli.model.dropout import Dropout
+from nuclr_cli.model.recompute import forgetting
 from nuclr_kernels import PopulationPlan, population_attention, temporal_attention
 
 
@@ -34,7 +35,12 @@ class Layout:
 
 
 class FeedForward(nn.Module):
-    """Gated GELU feed-forward layer (arXiv 2002.05202): one projection holds values and gates."""
+    """Gated GELU feed-forward layer (arXiv 2002.05202): one projection holds values and gates.
+
+    Attributes:
+        recompute: What it forgets after the forward pass: nothing, ``gates`` all behind the first product,
+            ``ffn`` all but its input.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -43,10 +49,18 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(config.dim, 2 * hidden)
         self.down = nn.Linear(hidden, config.dim)
         self.dropout = Dropout(config.dropout)
+        self.recompute: Recompute = "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """(U, L, D) to (U, L, D)."""
-        value, gate = self.up(self.norm(x)).chunk(2, dim=-1)
+        return forgetting(self._layer, x) if self.recompute == "ffn" else self._layer(x)
+
+    def _layer(self, x: Tensor) -> Tensor:
+        both: Tensor = self.up(self.norm(x))
+        return forgetting(self._gated, both) if self.recompute == "gates" else self._gated(both)
+
+    def _gated(self, both: Tensor) -> Tensor:
+        value, gate = both.chunk(2, dim=-1)
         out: Tensor = self.down(self.dropout(F.gelu(gate) * value))
         return out
 
@@ -128,3 +142,10 @@ class SpatiotemporalBlock(nn.Module):
         """(U, L, D) to (U, L, D)."""
         out: Tensor = self.temporal(self.population(x, layout), layout)
         return out
+
+
+def set_recompute(model: nn.Module, recompute: Recompute) -> None:
+    """Set what all feed-forward layers of a model forget."""
+    for module in model.modules():
+        if isinstance(module, FeedForward):
+            module.recompute = recompute

@@ -10,6 +10,7 @@ from nuclr_cli.errors import InputError
 
 TokenKind = Literal["counts", "calcium", "events"]
 LossName = Literal["dcl", "vicreg"]
+Recompute = Literal["none", "gates", "ffn"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nuclr_cli.api import Modality
 from nuclr_cli.data.batch import PackedViews, PairBatch
 from nuclr_cli.data.streams import Purpose, torch_seed
-from nuclr_cli.model.blocks import Layout
+from nuclr_cli.model.blocks import Layout, set_recompute
 from nuclr_cli.model.config import TokenKind
 from nuclr_cli.model.encoder import Encoder
 from nuclr_cli.model.losses import build_loss
@@ -66,6 +66,7 @@ class PairModel(nn.Module):
     def __init__(self, settings: PretrainSettings) -> None:
         super().__init__()
         self.encoder = Encoder(settings.model)
+        set_recompute(self.encoder, settings.train.recompute)
         self.loss = build_loss(settings.loss, settings.model.dim)
 
     def prepare(self, batch: PairBatch, device: torch.device | str) -> PairInputs:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from nuclr_cli.data.tokens import FEWEST_UNITS, CalciumTokens, SpikeTokens, TokenSpec
 from nuclr_cli.errors import InputError
-from nuclr_cli.model.config import LossConfig, ModelConfig, TokenKind
+from nuclr_cli.model.config import LossConfig, ModelConfig, Recompute, TokenKind
 from nuclr_cli.workflows.config import replace_keys
 from nuclr_cli.workflows.training_part import DataConfig
 
@@ -71,6 +71,8 @@ class TrainConfig:
         warmup_steps: Linear warmup; None = one pass over the windows, at most a tenth of the steps.
         grad_clip: Largest gradient norm, encoder and projector separately.
         precision: ``auto`` is bf16 on a GPU and fp32 on a CPU.
+        recompute: What feed-forward layers forget and compute again in the backward pass: ``none``,
+            ``gates`` (gating and dropout) or ``ffn`` (all but their input). Memory, not mathematics.
         checkpoint_every: Steps between checkpoints.
         keep_checkpoints: How many of the newest checkpoints stay.
         log_every: Steps between rows of metrics.jsonl.
@@ -85,6 +87,7 @@ class TrainConfig:
     warmup_steps: int | None = None
     grad_clip: float = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    recompute: Recompute = "none"
     checkpoint_every: int = 500
     keep_checkpoints: int = 3
     log_every: int = 10

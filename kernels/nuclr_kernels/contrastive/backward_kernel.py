@@ -60,7 +60,7 @@ def contrastive_backward(
         BOOST: What all weights are multiplied by while they have the operands' dtype: in float16 one of
             100,000 equal weights would be subnormal. `lse` comes lowered by its logarithm to base 2.
     """
-    slot, _, first, own_stop, own_start, other_start, other_stop = find_rows(
+    slot, view, first, own_stop, own_start, other_start, other_stop = find_rows(
         tl.program_id(0), samples, tiles, BLOCK_M
     )
     if first >= own_stop:
@@ -96,11 +96,15 @@ def contrastive_backward(
                 WIDTH, DCL, FULL_DENOM, BLOCK_M, BLOCK_N, BLOCK_K, BLOCK_D, BOOST, PRECISION, UPCAST,
             )  # fmt: skip
         gradient *= repulsion / (2.0 * divisor)
+    # Rows told from what is read once more. Those from above would be kept through the loops, which have no
+    # register to spare.
+    start = tl.load(samples + slot * 6 + 2 * view, volatile=True)
+    rows = start + (first - own_start) + tl.arange(0, BLOCK_M)
     columns = slice_start + tl.arange(0, BLOCK_D)
     tl.store(
-        dp + first.to(tl.int64) * WIDTH + (tl.arange(0, BLOCK_M)[:, None] * WIDTH + columns[None, :]),
+        dp + (rows.to(tl.int64) * WIDTH)[:, None] + columns[None, :],
         gradient.to(dp.dtype.element_ty),
-        mask=exists[:, None] & (columns < WIDTH)[None, :],
+        mask=(rows < own_stop)[:, None] & (columns < WIDTH)[None, :],
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nuclr_kernels._offsets import check_qkv, population_bounds
 from nuclr_kernels.dispatch import runs_fused
+from nuclr_kernels.population_attention.cpu import population_attention_cpu
 from nuclr_kernels.population_attention.ops import fused_attention, fused_attention_split
 from nuclr_kernels.population_attention.plan import PopulationPlan, plan_of_bounds
 from nuclr_kernels.population_attention.reference import population_attention_reference
@@ -64,6 +65,8 @@ def population_attention(
         raise ValueError("population_attention takes either cu_seqlens or a plan")
     else:
         plan = plan_of_bounds(population_bounds(cu_seqlens, n_units, "cu_seqlens"), query.device)
+    if not plan.fused and _suits_cpu(query):
+        return population_attention_cpu(qkv, plan.bounds, scale=scale)
     refusal = _refusal(query, scale)
     fused = plan.fused and (refusal is None or runs_fused("population_attention", query.device, refusal))
     if not fused or 0 in (n_units, n_patches, n_heads):
@@ -85,7 +88,7 @@ def _check_parts(qkv: Tensor | tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Return the query, whose shape, dtype and device key and value share."""
     if isinstance(qkv, Tensor):
         check_qkv(qkv)
-        return qkv[:, :, 0]
+        return qkv.select(2, 0)
     if len(qkv) != 3 or not all(isinstance(part, Tensor) for part in qkv):
         raise ValueError("qkv must be a tensor or three of them: query, key, value")
     query, key, value = qkv
@@ -122,6 +125,11 @@ def _refusal(query: Tensor, scale: float) -> str | None:
     if query.shape[-1] not in HEAD_WIDTHS:
         return f"it takes head widths {', '.join(map(str, HEAD_WIDTHS))}, not {query.shape[-1]}"
     return None if scale > 0 else f"it takes positive scales, not {scale}"
+
+
+def _suits_cpu(query: Tensor) -> bool:
+    """A CPU works on it at once; a program that is being compiled has its own ways to save copies."""
+    return query.device.type == "cpu" and query.numel() > 0 and not torch.compiler.is_compiling()
 
 
 def _autocast(x: Tensor) -> Tensor:

@@ -173,7 +173,7 @@ def _forward_block(
     weights = tl.exp2(scores - tl.max(scores, 1)[:, None])
     total = tl.sum(weights, 1)
     attended = dot(weights.to(v.dtype), v, tl.zeros((QUERY_ROWS, WIDTH), tl.float32), PRECISION, UPCAST)
-    attended = attended / total[:, None]
+    attended = attended * (1.0 / total)[:, None]
     if ROTATE_VALUE:
         attended = turn_pairs(attended, cosine, -sine, QUERY_ROWS, WIDTH)
     rows = (unit * n_patches + patch) * heads + head

@@ -9,6 +9,7 @@ from nuclr_kernels._offsets import check_qkv
 from nuclr_kernels.compiled_constants import compiled_constant
 from nuclr_kernels.dispatch import runs_fused
 from nuclr_kernels.float32_precision import float32_precision
+from nuclr_kernels.temporal_attention.cpu import suits_cpu, temporal_attention_cpu
 from nuclr_kernels.temporal_attention.ops import temporal_attention_op
 from nuclr_kernels.temporal_attention.reference import temporal_attention_reference
 from nuclr_kernels.temporal_attention.tiles import HEAD_WIDTHS, PATCH_BOUNDS, first_reaching, refusal
@@ -66,6 +67,8 @@ def temporal_attention(
     if n_patches == 0 or not _runs_fused(
         qkv.device, qkv.dtype, width, first_reaching(PATCH_BOUNDS, n_patches)
     ):
+        if rotate_value and suits_cpu(qkv, cos, sin):
+            return temporal_attention_cpu(qkv, cos, sin, scale=scale)
         return temporal_attention_reference(qkv, cos, sin, rotate_value=rotate_value, scale=scale)
     qkv = _autocast(qkv)
     if qkv.stride(-1) != 1:
