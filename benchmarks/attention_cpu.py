@@ -122,7 +122,7 @@ SIZES: dict[str, list[int]] = {
     "128 x 1..10": ragged(128, 1, 10),
     "16 x 1..20": ragged(16, 1, 20),
     "16 x 20..200": ragged(16, 20, 200),
-    "16 x 20..2000": ragged(16, 20, 2000),
+    "8 x 20..1000": ragged(8, 20, 1000),
 }
 TEMPORAL_SIZES = {
     "1 x 1": [1],
@@ -493,8 +493,8 @@ def report(record: dict[str, Any], results: Sequence[Result]) -> str:
         "populations: no padding, and no copy with a call a patch), rotary positions around SDPA, the loss",
         f"by whole matrices. A case is `count x units`; {HEADS} heads, float32. Plans, masks and indices are",
         "prepared before, on both sides; outputs and gradients are contiguous. A row is *lost* where the",
-        f"ratio is below {LEAST_RATIO} in the median of {MEASUREMENTS} measurements and the difference is above",
-        f"{CALL_S * 1e6:g} us a call (peers check no arguments).",
+        f"ratio is below {LEAST_RATIO} in the median of {MEASUREMENTS} measurements and the difference is",
+        f"above {CALL_S * 1e6:g} us a call (peers check no arguments).",
         "",
         f"Hardware: {record['machine']['processor']}, {record['machine']['cores']} cores, "
         f"{record['machine']['platform']}; {record['capability']}. torch {record['versions']['torch']}, "

@@ -126,7 +126,7 @@ def test_a_class_that_a_fold_never_trains_on_has_probability_zero_and_is_noted()
     usable = np.ones(len(keys), dtype=bool)
     notes = describe_folds(split, codes, classes, usable)
     assert [note for note in notes if "'m0'" in note] == [
-        "Fold 'm0' never trains on C: its 30 test unit(s) of it count as errors."
+        "Fold 'm0' never trains on C: its 30 test units of it count as errors."
     ]
     got = cross_predict(values, codes, 3, split, usable, VARIANTS["default"])
     assert (got.probability[keys.subject == "m0", 2] == 0).all()

@@ -362,6 +362,13 @@ def test_two_labelled_subjects_fall_back_to_units_and_say_so(place, tmp_path):
     assert any("only 2 subject(s) carry type2" in text for text in listener.notes)
 
 
+def test_splits_of_two_probes_repeated_do_not_replace_each_other(place):
+    by_unit, by_subject = place.probe(split="unit"), place.probe(split="subject")
+    again = [place.probe(split=str(one.folder / "split.json")) for one in (by_unit, by_subject)]
+    assert [one.folder.name for one in again] == ["file-unit-default-default", "file-subject-default-default"]
+    assert [one.n_tested for one in again] == [by_unit.n_tested, by_subject.n_tested]
+
+
 def test_the_paper_variant_and_a_split_file_have_folders_of_their_own(place, tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("subject,role\ns0,test\ns1,train\ns2,train\n")

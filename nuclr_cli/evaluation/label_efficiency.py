@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ from nuclr_cli.evaluation.bootstrap import ResamplingPlan, bootstrap_scores, dra
 from nuclr_cli.evaluation.cross_prediction import fit_bytes, train_and_predict
 from nuclr_cli.evaluation.fold_workers import map_folds
 from nuclr_cli.evaluation.metrics import confusion, scores
+from nuclr_cli.evaluation.nested import Choice
 from nuclr_cli.evaluation.probes import Variant
 from nuclr_cli.evaluation.records import Score
 from nuclr_cli.evaluation.splits import Split
@@ -34,12 +35,19 @@ class CurvePoint:
         macro_f1: Mean over the draws of which units are labelled; its interval is over draws and over the
             resampled test subjects at once.
         draws: Macro F1 of each draw; one where all units are labelled.
+        n_fits: Fits of folds and draws; a fold that trains on one class has none.
+        n_default_c: Of these, where C was to be chosen and the labelled units did not allow it: C is the
+            default there.
+        n_unconverged: Of these, stopped before they converged.
     """
 
     fraction: float
     n_labelled: float
     macro_f1: Score
     draws: tuple[float, ...]
+    n_fits: int
+    n_default_c: int
+    n_unconverged: int
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,46 @@ class Curve:
     title: str
     points: tuple[CurvePoint, ...]
     needed: Needed
+
+    @property
+    def c_chosen(self) -> bool:
+        """Whether a fold with all its labels could choose C, where it was to be chosen."""
+        return self.points[-1].n_default_c < self.points[-1].n_fits
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """One fold of one draw.
+
+    Attributes:
+        test: Rows predicted.
+        predicted: Their class codes.
+        n_train: Labelled training units.
+        choice: Of C; None when nothing was fitted.
+    """
+
+    test: NDArray[np.int64]
+    predicted: Codes
+    n_train: int
+    choice: Choice | None
+
+
+@dataclass
+class _Tally:
+    """What is counted over the fits of one fraction."""
+
+    sizes: list[int] = field(default_factory=list)
+    n_fits: int = 0
+    n_default_c: int = 0
+    n_unconverged: int = 0
+
+    def add(self, fit: _Fit, failed: bool) -> None:
+        if fit.n_train:
+            self.sizes.append(fit.n_train)
+        if fit.choice is not None:
+            self.n_fits += 1
+            self.n_default_c += bool(fit.choice.why_not)
+            self.n_unconverged += failed
 
 
 def labelled_subset(
@@ -139,13 +187,13 @@ def efficiency_curves(
         fit = partial(_fit, method, codes, n_classes, split, usable, variant, seed)
         fitted = map_folds(fit, work, fit_bytes(method.values, codes, usable, variant))
         pooled: dict[tuple[float, int], Codes] = {}
-        sizes: dict[float, list[int]] = {fraction: [] for fraction in fractions}
-        for (fraction, draw, _), ((test, guessed, n_train), _) in zip(work, fitted, strict=True):
+        tallies = {fraction: _Tally() for fraction in fractions}
+        for (fraction, draw, _), (one, failures) in zip(work, fitted, strict=True):
             predicted = pooled.setdefault((fraction, draw), np.full(len(codes), -1, dtype=np.int64))
-            predicted[test] = guessed
-            sizes[fraction].append(n_train)
+            predicted[one.test] = one.predicted
+            tallies[fraction].add(one, bool(failures))
         curves.append(
-            _curve(method, pooled, sizes, codes, n_classes, tested, plan, weights, fractions, repeats)
+            _curve(method, pooled, tallies, codes, n_classes, tested, plan, weights, fractions, repeats)
         )
         done(number + 1)
     return tuple(curves)
@@ -160,15 +208,17 @@ def _fit(
     variant: Variant,
     seed: int,
     item: tuple[float, int, int],
-) -> tuple[NDArray[np.int64], Codes, int]:
+) -> _Fit:
     fraction, draw, place = item
     fold = split.folds[place]
     train, test = fold.train[usable[fold.train]], fold.test[usable[fold.test]]
     if not len(train) or not len(test):
-        return test[:0], test[:0], 0
+        return _Fit(test[:0], test[:0], 0, None)
     some = labelled_subset(train, codes, fraction, seed=_seed(seed, draw, place))
-    shares, _ = train_and_predict(method.values, codes, n_classes, split, some, test, variant, method.front)
-    return test, shares.argmax(axis=1), len(some)
+    shares, choice = train_and_predict(
+        method.values, codes, n_classes, split, some, test, variant, method.front
+    )
+    return _Fit(test, shares.argmax(axis=1), len(some), choice)
 
 
 def _seed(*parts: int) -> np.random.SeedSequence:
@@ -178,7 +228,7 @@ def _seed(*parts: int) -> np.random.SeedSequence:
 def _curve(
     method: Representation,
     pooled: dict[tuple[float, int], Codes],
-    sizes: dict[float, list[int]],
+    tallies: dict[float, _Tally],
     codes: Codes,
     n_classes: int,
     tested: NDArray[np.int64],
@@ -200,9 +250,17 @@ def _curve(
         spread = np.concatenate(again)
         bounds = interval(spread)
         mean = float(np.mean(draws))
-        counts = [size for size in sizes[fraction] if size]
+        tally = tallies[fraction]
         points.append(
-            CurvePoint(fraction, float(np.mean(counts)), Score(mean, bounds.low, bounds.high), tuple(draws))
+            CurvePoint(
+                fraction,
+                float(np.mean(tally.sizes)),
+                Score(mean, bounds.low, bounds.high),
+                tuple(draws),
+                tally.n_fits,
+                tally.n_default_c,
+                tally.n_unconverged,
+            )
         )
         resampled.append(spread)
         means.append(mean)

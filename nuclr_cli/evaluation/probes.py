@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.balance import Balance, oversample
 from nuclr_cli.evaluation.splits import Split
+from nuclr_cli.wording import counted
 
 VariantName = Literal["default", "paper"]
 
@@ -196,7 +197,8 @@ def describe_folds(
             names = ", ".join(classes[i] for i in never)
             n = int(np.isin(test, never).sum())
             notes.append(
-                f"Fold {fold.name!r} never trains on {names}: its {n} test unit(s) of it count as errors."
+                f"Fold {fold.name!r} never trains on {names}: its {counted(n, 'test unit')} of it count as "
+                "errors."
             )
         if len(np.unique(train)) == 1:
             notes.append(f"Fold {fold.name!r} trains on one class only, so it can only predict that class.")

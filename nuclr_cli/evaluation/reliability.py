@@ -76,6 +76,16 @@ class ThresholdCurve:
         row = int(np.searchsorted(THRESHOLDS, threshold + 1e-12, side="right")) - 1
         return self.kept[row], self.right[row]
 
+    def exactly_at(self, threshold: float) -> tuple[int, int] | None:
+        """Units kept and right at a threshold; None where the thresholds that were counted leave it open.
+
+        Between two of them it is known when no unit lies between, above the last when none reaches that.
+        """
+        counted = self.at(threshold)
+        row = int(np.searchsorted(THRESHOLDS, threshold - 1e-12, side="left"))
+        above = self.kept[row] if row < len(THRESHOLDS) else 0
+        return counted if above == counted[0] else None
+
     def lowest_reaching(self, accuracy: float) -> float | None:
         """The lowest threshold at which at least `accuracy` of the units that are kept are right.
 

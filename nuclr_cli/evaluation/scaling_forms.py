@@ -174,7 +174,8 @@ def _form(
     rss = float((residual**2).sum())
     if n - k - 1 < 1:
         return FormFit(name, parameters, rss, math.inf)
-    floor = n * (_EXACT * max(float(np.abs(y).max()), np.finfo(float).tiny)) ** 2
+    # The square of a small share underflows, as where all values are 0; its logarithm must not.
+    floor = n * max((_EXACT * float(np.abs(y).max())) ** 2, float(np.finfo(float).tiny))
     aicc = n * math.log(max(rss, floor) / n) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
     return FormFit(name, parameters, rss, aicc)
 

@@ -22,11 +22,13 @@ TEST_ROLE = "test"
 def split_document(split: Split) -> dict[str, Any]:
     """The split as JSON: each unit that takes part with the fold that tests it (``train``: never tested).
 
-    Every fold trains on all the units listed that it does not test. `file_split` reads this back.
+    Every fold trains on all the units listed that it does not test. `file_split` reads this back. Where a
+    fold is called ``train`` (as that of a subject of this name), null stands for never tested.
     """
     keys = split.keys
     rows = keys.order[split.fold[keys.order] != LEFT_OUT]
-    names = (*split.fold_names, TRAIN_ROLE)  # TRAIN_ONLY is -1: the last
+    never = None if TRAIN_ROLE in split.fold_names else TRAIN_ROLE
+    names = (*split.fold_names, never)  # TRAIN_ONLY is -1: the last
     return {
         "kind": split.kind,
         "how": split.how,
@@ -70,12 +72,12 @@ def file_split(path: Path, keys: UnitKeys, labels: Strings) -> Split:
     columns, table = _from_json(path, text) if path.suffix.lower() == ".json" else _from_csv(path, text)
     chosen = dict(zip(KEY_COLUMNS, keys.columns(), strict=True))
     fold = np.full(len(keys), LEFT_OUT, dtype=np.int64)
-    names = sorted(set(table.values()) - {TRAIN_ROLE})
+    names = sorted({name for name in table.values() if name is not None})
     if not names:
         raise InputError(
             f"The split file {path} tests no unit: every row is {TRAIN_ROLE!r}.", "Add test rows"
         )
-    code = {name: i for i, name in enumerate(names)} | {TRAIN_ROLE: TRAIN_ONLY}
+    code: dict[str | None, int] = {name: i for i, name in enumerate(names)} | {None: TRAIN_ONLY}
     met: set[tuple[str, ...]] = set()
     n_unlisted = 0
     for row, key in enumerate(zip(*(chosen[name].tolist() for name in columns), strict=True)):
@@ -107,10 +109,19 @@ def file_split(path: Path, keys: UnitKeys, labels: Strings) -> Split:
     return Split("file", f"as written in {path.name}", keys, fold, tuple(names), notes=tuple(notes))
 
 
-Table = Mapping[tuple[str, ...], str]
+Rows = Sequence[tuple[tuple[str, ...], str | None]]
+Table = Mapping[tuple[str, ...], str | None]
+"""Key -> the fold that tests it; None = never tested."""
 
 
 def _from_csv(path: Path, text: str) -> tuple[tuple[str, ...], Table]:
+    try:
+        return _read_csv(path, text)
+    except csv.Error as error:
+        raise InputError(f"{path} cannot be read as a table: {error}.", "Save it as CSV in UTF-8") from None
+
+
+def _read_csv(path: Path, text: str) -> tuple[tuple[str, ...], Table]:
     header = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text), delimiter="\t" if "\t" in header else ",")
     found = tuple(name.strip() for name in reader.fieldnames or ())
@@ -122,11 +133,17 @@ def _from_csv(path: Path, text: str) -> tuple[tuple[str, ...], Table]:
             f"The split file {path} has the columns {', '.join(found) or '(none)'}.",
             "It needs subject, session, population, unit_id (the last three may be absent) and fold or role",
         )
-    rows = []
+    rows: list[tuple[tuple[str, ...], str | None]] = []
     for record in reader:
         if None in record or any(record[name] is None for name in found):
             raise InputError(
                 f"Line {reader.line_num} of {path} does not have {len(found)} fields.", "Mend that line"
+            )
+        if any("\n" in record[name].strip() for name in found):
+            raise InputError(
+                f"A value of {path} that ends in line {reader.line_num} goes over several lines: a quote is "
+                "not closed.",
+                "Close it, or remove it",
             )
         name = record[value].strip()
         if value == "role" and name not in (TRAIN_ROLE, TEST_ROLE):
@@ -134,8 +151,24 @@ def _from_csv(path: Path, text: str) -> tuple[tuple[str, ...], Table]:
                 f"Line {reader.line_num} of {path} has the role {name!r}.",
                 f"A role is {TRAIN_ROLE} or {TEST_ROLE}; leave other units out of the file",
             )
-        rows.append((tuple(record[column].strip() for column in columns), name))
+        key = tuple(record[column].strip() for column in columns)
+        rows.append((key, None if name == TRAIN_ROLE else name))
+    if value == "fold":
+        _refuse_ambiguous(path, columns, rows)
     return columns, _table(path, rows)
+
+
+def _refuse_ambiguous(path: Path, columns: Sequence[str], rows: Rows) -> None:
+    """Raise InputError where ``train`` may be a subject (session) of this name that is a fold like others."""
+    for place, column in enumerate(columns):
+        trained = [key[place] for key, name in rows if name is None]
+        others = [(key[place], name) for key, name in rows if name is not None]
+        if TRAIN_ROLE in trained and others and all(own == name for own, name in others):
+            raise InputError(
+                f"In {path} each {column} is a fold of its name, and one is called {TRAIN_ROLE!r}, which as "
+                "a fold means that the unit is never tested.",
+                f"Call its fold otherwise, e.g. '{column} {TRAIN_ROLE}'",
+            )
 
 
 def _from_json(path: Path, text: str) -> tuple[tuple[str, ...], Table]:
@@ -143,7 +176,12 @@ def _from_json(path: Path, text: str) -> tuple[tuple[str, ...], Table]:
         document = json.loads(text)
         if document["columns"] != [*KEY_COLUMNS, "fold"]:
             raise ValueError(f"columns are {document['columns']}")
-        rows = [((str(a), str(b), str(c), str(d)), str(name)) for a, b, c, d, name in document["units"]]
+        is_fold = any(fold["name"] == TRAIN_ROLE for fold in document.get("folds", ()))
+        never = (None,) if is_fold else (None, TRAIN_ROLE)
+        rows = [
+            ((str(a), str(b), str(c), str(d)), None if name in never else str(name))
+            for a, b, c, d, name in document["units"]
+        ]
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{path} is not a split that nuclr probe wrote: {error}.", "Give its split.json, or a CSV file"
@@ -151,12 +189,12 @@ def _from_json(path: Path, text: str) -> tuple[tuple[str, ...], Table]:
     return KEY_COLUMNS, _table(path, rows)
 
 
-def _table(path: Path, rows: Sequence[tuple[tuple[str, ...], str]]) -> Table:
+def _table(path: Path, rows: Rows) -> Table:
     if not rows:
         raise InputError(f"The split file {path} has no rows.", "Add one row a unit")
-    table: dict[tuple[str, ...], str] = {}
+    table: dict[tuple[str, ...], str | None] = {}
     for key, name in rows:
-        if not name:
+        if name == "":
             raise InputError(
                 f"{path} gives {'/'.join(key)} an empty fold.", "Write a fold, or remove the row"
             )
@@ -164,3 +202,9 @@ def _table(path: Path, rows: Sequence[tuple[tuple[str, ...], str]]) -> Table:
             raise InputError(f"{path} names {'/'.join(key)} twice.", "Keep one row for it")
         table[key] = name
     return table
+
+
+def split_title(path: str | Path) -> str:
+    """What results of a split file are called after: its name, or the folder's where nuclr named the file."""
+    file = Path(path)
+    return file.resolve().parent.name if file.stem == "split" else file.stem

@@ -203,7 +203,7 @@ def subject_split(
     unknown = [name for name in wanted if name not in subjects]
     if unknown:
         raise InputError(
-            f"No labelled units in test subject(s) {', '.join(unknown)}.",
+            f"No labelled units in the test subjects {', '.join(unknown)}.",
             f"Subjects with labels: {', '.join(subjects)}",
         )
     if len(wanted) == len(subjects):
@@ -214,7 +214,7 @@ def subject_split(
     fold = np.full(len(keys), LEFT_OUT, dtype=np.int64)
     fold[labelled] = TRAIN_ONLY
     fold[labelled & np.isin(keys.subject, wanted)] = 0
-    how = f"tests on subject(s) {', '.join(wanted)}, trains on the other {len(subjects) - len(wanted)}"
+    how = f"tests on {', '.join(wanted)}, trains on the other {len(subjects) - len(wanted)}"
     return Split("subject", f"{how}{f' ({reason})' if reason else ''}", keys, fold, ("held-out subjects",))
 
 

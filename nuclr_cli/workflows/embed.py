@@ -138,6 +138,9 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
         "checkpoint_sha256": checkpoint.digest,
         "trained_subjects": "\n".join(run.record.seen_subjects),
         "sessions": json.dumps([(s.key.subject, s.key.session, s.key.population) for s in sessions]),
+        "activity": json.dumps(
+            [(s.key.subject, s.key.session, s.key.population, s.activity_digest) for s in sessions]
+        ),
         "limit_s": "" if config.limit_s is None else str(config.limit_s),
         "selection": json.dumps(dataclasses.asdict(selection)),
     }

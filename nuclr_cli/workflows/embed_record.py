@@ -23,6 +23,7 @@ class SessionEmbeddings:
 
     Attributes:
         n_unseen: Units without a spike in any window: they have a row, their embedding is null.
+        seen_in_training: Pretraining saw the subject, or this recording under another name.
     """
 
     subject: str
@@ -75,6 +76,7 @@ def embed_record(
     """Sum up a table that was just made."""
     never = table.n_windows == 0
     trained = set(run.record.seen_subjects)
+    digests = {digest for _, digest in run.record.seen_digests or () if digest}
     rows, start = [], 0
     for session in sessions:
         part = slice(start, start + session.n_units)
@@ -88,7 +90,7 @@ def embed_record(
                 session.n_units,
                 int(never[part].sum()),
                 int(table.n_windows[part].max(initial=0)),
-                session.key.subject in trained,
+                session.key.subject in trained or session.activity_digest in digests,
             )
         )
     unseen = [

@@ -128,7 +128,11 @@ def _retrieval(halves: list[Halves]) -> float:
 
 
 def _validation_f1(table: EmbeddingTable, label: str) -> float:
-    """Macro F1, pooled over folds, by subject where three subjects carry the label, else by unit."""
+    """Macro F1, pooled over folds, by subject where three subjects carry the label, else by unit.
+
+    Raises:
+        InputError: No such label, or labels that no probe can be asked for.
+    """
     from nuclr_cli.evaluation.cross_prediction import cross_predict
     from nuclr_cli.evaluation.probes import describe_folds, encode, variant_named
 
@@ -145,12 +149,18 @@ def _validation_f1(table: EmbeddingTable, label: str) -> float:
             "Use --select retrieval, which needs no label",
         )
     classes, codes = encode(labels)
-    split: Split = (
-        subject_split(keys, labels)
-        if len(set(table.subject[labels != ""].tolist())) >= 3
-        else unit_split(keys, labels, None, seed=0)
-    )
-    describe_folds(split, codes, classes, table.seen)
+    try:
+        split: Split = (
+            subject_split(keys, labels)
+            if len(set(table.subject[labels != ""].tolist())) >= 3
+            else unit_split(keys, labels, None, seed=0)
+        )
+        describe_folds(split, codes, classes, table.seen)
+    except InputError as error:  # what it proposes are options of nuclr probe
+        raise InputError(
+            f"--select-label {label}: {error.what}",
+            "Choose another --select-label, or use --select retrieval, which needs no label",
+        ) from None
     predicted = cross_predict(
         table.embedding, codes, len(classes), split, table.seen, variant_named("default")
     ).predicted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.calibration import CalibrationReport
-from nuclr_cli.evaluation.reliability import FEWEST_KEPT
+from nuclr_cli.evaluation.reliability import FEWEST_KEPT, THRESHOLDS
 from nuclr_cli.wording import counted
 from nuclr_cli.workflows.predict_record import Threshold
 
@@ -32,7 +32,7 @@ def choose_threshold(
         InputError: A target that the user gave cannot be reached.
     """
     if min_probability is not None:
-        return _described(report, min_probability, "as --min-probability says"), ()
+        return _given(report, min_probability)
     target = DEFAULT_TARGET if target_accuracy is None else target_accuracy
     curve = None if report is None else report.thresholds
     value = None if curve is None else curve.lowest_reaching(target)
@@ -70,8 +70,24 @@ def choose_threshold(
     return threshold, (warning,)
 
 
+def _given(report: CalibrationReport | None, value: float) -> tuple[Threshold, tuple[str, ...]]:
+    """A threshold that the user gave, and a warning where the card did not count what reaches it."""
+    why = "as --min-probability says"
+    curve = None if report is None else report.thresholds
+    if curve is None or curve.exactly_at(value) is not None:
+        return _described(report, value, why), ()
+    below = max(one for one in THRESHOLDS if one <= value + 1e-12)
+    kept, right = curve.at(below)
+    return _described(report, value, f"{why}; the card does not tell what reaches it, only hundredths"), (
+        f"What reaches probability {value:g} is not known, only at hundredths up to {THRESHOLDS[-1]:g}: of "
+        f"the validation units {kept / curve.n:.0%} reach {below:g}, and {right / kept:.0%} of these are "
+        "right.",
+    )
+
+
 def _described(report: CalibrationReport | None, value: float, why: str) -> Threshold:
-    if report is None:
+    counted = None if report is None else report.thresholds.exactly_at(value)
+    if report is None or counted is None:
         return Threshold(value, why, None, None)
-    kept, right = report.thresholds.at(min(value, 0.99))
+    kept, right = counted
     return Threshold(value, why, right / kept if kept else None, kept / report.thresholds.n)

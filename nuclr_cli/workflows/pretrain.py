@@ -165,9 +165,13 @@ def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Pretra
 def _same_ancestor(run: Run, source: Run) -> None:
     """Raise InputError when another run stands where the one was that `run` is to start from.
 
-    Probes are called inductive by the subjects that `run` wrote down when it was made.
+    Probes are called inductive by the subjects and recordings that `run` wrote down when it was made.
     """
-    unknown = sorted(set(source.record.seen_subjects) - set(run.record.inherited_subjects))
+    new = set(source.record.seen_subjects) - set(run.record.inherited_subjects)
+    written, seen = run.record.inherited_digests, source.record.seen_digests
+    if written is not None:
+        new |= {subject for subject, digest in seen or () if (subject, digest) not in written}
+    unknown = sorted(new)
     if unknown:
         raise InputError(
             f"{source.folder} is not the run any more that {run.record.name} was to start from: it has also "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from nuclr_cli.workflows.probe_ask import Asked
 from nuclr_cli.workflows.probe_baselines import MissingBaseline, missing_warnings
 from nuclr_cli.workflows.probe_folder import result_folder, write_folder
 from nuclr_cli.workflows.probe_hierarchy import ask_parents_first
-from nuclr_cli.workflows.probe_inputs import assumed_subjects, knowledge
+from nuclr_cli.workflows.probe_inputs import Labels, assumed_subjects, choose_split, knowledge
 from nuclr_cli.workflows.probe_leaks import leak_warnings
 from nuclr_cli.workflows.probe_question import Question
 from nuclr_cli.workflows.probe_record import FoldRecord, ProbeConfig, ProbeRecord
@@ -66,8 +67,13 @@ def answer(asked: Asked, rivals: Rivals, reporter: Reporter) -> ProbeRecord:
         hierarchy, extra["hierarchical"] = ask_parents_first(question, config.parent, own, judge)
         probe_notes += hierarchy.notes
     permutation = _permute(question, config, reporter)
+    if permutation is not None and split.kind == "file":
+        probe_notes += (
+            "The permutation test keeps the folds of the file: if these were made to fit the labels, its p "
+            "value is too small.",
+        )
     status, why = knowledge(source, split)
-    warnings = (*_warnings(question, missing), *leak_warnings(question, methods[-1]))
+    warnings = (*_warnings(question, missing), *leak_warnings(question, methods[-1].macro_f1))
     for text in (*plan.notes, *own.notes, *probe_notes):
         reporter.note(text)
     for text in warnings:
@@ -184,16 +190,32 @@ def _readouts(question: Question, judge: Judge) -> tuple[tuple[MethodResult, ...
 
 
 def _permute(question: Question, config: ProbeConfig, reporter: Reporter) -> PermutationTest | None:
+    """Compare NuCLR's macro F1 with that of labels dealt anew, to whole subjects where each has one label.
+
+    Folds that were stratified by the labels are made anew, too: those of the true labels would fit them
+    better than any others, and the p value would be too small.
+    """
     used, tested = question.used, question.tested
     subject, codes = question.source.keys.subject[used], question.codes[used]
     n = default_permutations(subject, codes) if config.permutations is None else config.permutations
     if n == 0:
         return None
 
+    kind = question.split.kind
+    stratified = kind == "unit" or (kind != "file" and config.folds is not None)
+    names = np.array([*question.classes, ""])  # unlabelled is -1: the last
+
     def score(labelling: NDArray[np.int64]) -> float:
         permuted = question.codes.copy()
         permuted[used] = labelling
-        predicted = question.predict(question.source.table.embedding, permuted).predicted
+        asked = question
+        if stratified:
+            labels = Labels(config.label, names[permuted])
+            split, _ = choose_split(
+                question.source, labels, config.split, config.test_subjects, config.folds, config.seed
+            )
+            asked = replace(question, split=split)
+        predicted = asked.predict(question.source.table.embedding, permuted).predicted
         matrix = confusion(permuted[tested], predicted[tested], len(question.classes))
         return float(scores(matrix).macro_f1)
 
@@ -205,7 +227,8 @@ def _permute(question: Question, config: ProbeConfig, reporter: Reporter) -> Per
             n,
             config.seed,
             lambda done, total: bar.update(done, f"of {total}"),
-            symmetric=True,
+            # Units are shuffled class by class, in the order of the names: other names, other folds.
+            symmetric=not (stratified and kind == "unit"),
         )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.applicability import Applicability, Range, Units, learn
 from nuclr_cli.evaluation.calibration import CalibrationReport, calibrate
+from nuclr_cli.evaluation.reliability import THRESHOLDS
 from nuclr_cli.evaluation.splits import Split, UnitKeys
 from nuclr_cli.workflows.from_json import rebuild
 from nuclr_cli.workflows.probe_inputs import ProbeTable
@@ -245,12 +246,20 @@ def _check(card: ProbeCard) -> None:
             raise ValueError("a calibration curve has as many x as y")
         if not (math.isfinite(report.calibration.temperature) and report.calibration.temperature > 0):
             raise ValueError(f"the temperature is {report.calibration.temperature}")
-        if {len(report.thresholds.kept), len(report.thresholds.right)} != {100}:
+        curve = report.thresholds
+        if {len(curve.kept), len(curve.right)} != {len(THRESHOLDS)}:
             raise ValueError("thresholds are not those of this version")
+        counts = zip(curve.kept, curve.right, strict=True)
+        if curve.n < 1 or not all(0 <= right <= kept <= curve.n for kept, right in counts):
+            raise ValueError(f"thresholds do not count parts of {curve.n} validation units")
     cloud = None if card.applicability is None else card.applicability.cloud
     if cloud is not None:
         lengths = {len(cloud.mean), *map(len, cloud.axes)}
-        if lengths != {card.dim} or len(cloud.axes) != len(cloud.variances) or min(cloud.variances) <= 0:
+        if (
+            lengths != {card.dim}
+            or len(cloud.axes) != len(cloud.variances)
+            or min(cloud.variances, default=1) <= 0
+        ):
             raise ValueError("the training embeddings do not fit the dimension")
 
 

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nuclr_cli.errors import InputError
+from nuclr_cli.evaluation.split_files import split_title
 from nuclr_cli.evaluation.splits import Split
 from nuclr_cli.wording import counted
 from nuclr_cli.workflows.probe_baselines import MissingBaseline, missing_warnings
 from nuclr_cli.workflows.probe_inputs import ProbeTable, assumed_subjects
+from nuclr_cli.workflows.probe_leaks import split_leaks
 from nuclr_cli.workflows.probe_report import folder_name
 
 
@@ -47,7 +49,7 @@ def place_of(source: ProbeTable, what: str, split: Split, option: str, suffix: s
         root = source.run.folder / "probes"
     else:
         root = source.path.parent / f"{source.path.stem}-probes"
-    kind = split.kind if split.kind != "file" else folder_name(f"file-{Path(option).stem}")
+    kind = split.kind if split.kind != "file" else folder_name(f"file-{split_title(option)}")
     name = f"{kind}-{suffix}"
     if any(asked):
         name += "-" + hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
@@ -60,7 +62,12 @@ def run_id(source: ProbeTable) -> str:
 
 
 def common_warnings(
-    source: ProbeTable, split: Split, missing: Sequence[MissingBaseline], n_lost: int, what: str
+    source: ProbeTable,
+    split: Split,
+    missing: Sequence[MissingBaseline],
+    n_lost: int,
+    what: str,
+    used: NDArray[np.int64],
 ) -> tuple[str, ...]:
     """Warnings that do not depend on what is predicted.
 
@@ -70,6 +77,7 @@ def common_warnings(
         missing: Baselines that could not be computed.
         n_lost: Units that would take part but have no embedding.
         what: What these units have, for the sentence, e.g. ``with a depth``.
+        used: Rows that train or are tested, in the order of their keys.
     """
     found = list(missing_warnings(missing))
     assumed = assumed_subjects(source)
@@ -84,7 +92,7 @@ def common_warnings(
     limit = source.table.metadata.get("limit_s", "")
     if limit:
         found.append(f"The embeddings saw only the first {limit} s of each session, the baselines all of it.")
-    return tuple(found)
+    return (*found, *split_leaks(source, split, used))
 
 
 def constant_within(group: NDArray[np.str_], values: NDArray[np.float64]) -> bool:

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from nuclr_cli.evaluation.predictions import Predictions
 from nuclr_cli.evaluation.probes import DEFAULT_C, variant_named
-from nuclr_cli.evaluation.split_files import split_document
+from nuclr_cli.evaluation.split_files import split_document, split_title
 from nuclr_cli.evaluation.splits import Split
 from nuclr_cli.wording import counted
 from nuclr_cli.workflows.probe_card import PROBE, make_card, validated, write_card
@@ -39,7 +39,7 @@ def result_folder(source: ProbeTable, split: Split, config: ProbeConfig) -> Path
         root = source.run.folder / "probes"
     else:
         root = source.path.parent / f"{source.path.stem}-probes"
-    kind = split.kind if split.kind != "file" else folder_name(f"file-{Path(config.split).stem}")
+    kind = split.kind if split.kind != "file" else folder_name(f"file-{split_title(config.split)}")
     name = f"{kind}-{config.variant}"
     recipe = config.recipe
     if recipe.balance != variant_named(config.variant).balance:

@@ -263,7 +263,10 @@ def knowledge(source: ProbeTable, split: Split) -> tuple[Knowledge, str]:
         ``inductive`` only when neither pretraining nor the probe of any fold saw a subject that it tests;
         and the reason in one sentence.
     """
-    status, why = pretraining_knowledge(source.table.metadata, source.run, split.test_subjects)
+    keys = source.keys
+    here = zip(keys.subject.tolist(), keys.session.tolist(), keys.population.tolist(), strict=True)
+    sessions = sorted({one for one in here if one[0] in split.test_subjects})
+    status, why = pretraining_knowledge(source.table.metadata, source.run, split.test_subjects, sessions)
     if status == "inductive" and not split.subjects_disjoint:
         return (
             "transductive",

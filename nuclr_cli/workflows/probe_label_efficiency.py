@@ -11,17 +11,21 @@ from pathlib import Path
 import numpy as np
 
 from nuclr_cli.errors import InputError
-from nuclr_cli.evaluation.baselines import Representation
-from nuclr_cli.evaluation.bootstrap import resampling_plan
+from nuclr_cli.evaluation.baselines import Representation, chance_scores
+from nuclr_cli.evaluation.bootstrap import interval, resampling_plan
 from nuclr_cli.evaluation.label_efficiency import FULL_SHARE, Curve, efficiency_curves
-from nuclr_cli.evaluation.records import NUCLR
+from nuclr_cli.evaluation.probes import DEFAULT_C, NESTED
+from nuclr_cli.evaluation.records import NUCLR, Score
 from nuclr_cli.evaluation.split_files import split_document
 from nuclr_cli.workflows.label_efficiency_plot import plot_curves
 from nuclr_cli.workflows.probe_ask import ask
-from nuclr_cli.workflows.probe_baselines import MissingBaseline, missing_warnings
+from nuclr_cli.workflows.probe_baselines import MissingBaseline
 from nuclr_cli.workflows.probe_card import checkpoint_of
+from nuclr_cli.workflows.probe_common import common_warnings, run_id
 from nuclr_cli.workflows.probe_folder import result_folder
 from nuclr_cli.workflows.probe_inputs import Knowledge, knowledge, read_table
+from nuclr_cli.workflows.probe_leaks import shortcut
+from nuclr_cli.workflows.probe_question import Question
 from nuclr_cli.workflows.probe_record import ProbeConfig
 from nuclr_cli.workflows.probe_report import replacing_folder, versions, write_document
 from nuclr_cli.workflows.probe_rivals import Rivals
@@ -64,7 +68,7 @@ class LabelEfficiencyRecord:
 
     Attributes:
         folder: Where everything was written.
-        label, classes, variant: The question, and the probe.
+        label, classes, variant, balance, c: The question, and the probe.
         split, split_how, knowledge, knowledge_why: As in the record of a probe.
         curves: NuCLR first.
         missing_baselines: Those that could not be computed.
@@ -81,6 +85,8 @@ class LabelEfficiencyRecord:
     label: str
     classes: tuple[str, ...]
     variant: str
+    balance: str
+    c: float | str
     split: str
     split_how: str
     knowledge: Knowledge
@@ -124,30 +130,42 @@ def label_efficiency(
     for text in asked.notes:
         reporter.note(text)
     question = asked.question
-    rivals = Rivals(source, [question.used], asked_of.data, asked_of.baselines, reporter)
-    described, missing = rivals.of(question.used)
     tested = question.tested
     plan = resampling_plan(source.keys.subject[tested], question.codes[tested])
-    methods = (Representation(NUCLR, "NuCLR", source.table.embedding), *described)
-    fractions = sorted({*config.fractions, 1.0})
-    with reporter.progress("label efficiency", len(methods), "methods") as bar:
-        curves = efficiency_curves(
-            methods,
-            question.codes,
-            len(question.classes),
-            question.split,
-            question.usable,
-            question.variant,
-            plan,
-            fractions=fractions,
-            repeats=config.repeats,
-            n_resamples=asked_of.bootstrap,
-            seed=asked_of.seed,
-            done=bar.update,
+
+    def curves_of(methods: Sequence[Representation]) -> tuple[Curve, ...]:
+        with reporter.progress("label efficiency", len(methods), "methods") as bar:
+            return efficiency_curves(
+                methods,
+                question.codes,
+                len(question.classes),
+                question.split,
+                question.usable,
+                question.variant,
+                plan,
+                fractions=sorted({*config.fractions, 1.0}),
+                repeats=config.repeats,
+                n_resamples=asked_of.bootstrap,
+                seed=asked_of.seed,
+                done=bar.update,
+            )
+
+    curves = curves_of([Representation(NUCLR, "NuCLR", source.table.embedding)])
+    if asked_of.c == NESTED and not curves[0].c_chosen:
+        raise InputError(
+            f"--C nested chooses among each fold's training {question.split.grouped_by}s, and no fold of "
+            "this split has enough of them, even with all labels.",
+            f"Label more {question.split.grouped_by}s, or keep --C 1",
         )
+    described, missing = Rivals(source, [question.used], asked_of.data, asked_of.baselines, reporter).of(
+        question.used
+    )
+    if described:
+        curves += curves_of(described)
     status, why = knowledge(source, question.split)
-    warnings = (*asked.warnings, *missing_warnings(missing))
-    for text in (*plan.notes,):
+    fit_notes = tuple(note for curve in curves for note in _fit_notes(curve, question))
+    warnings = (*asked.warnings, *_warnings(question, missing, asked_of.seed))
+    for text in (*plan.notes, *fit_notes):
         reporter.note(text)
     for text in warnings:
         reporter.warn(text)
@@ -157,6 +175,8 @@ def label_efficiency(
         label=asked_of.label,
         classes=question.classes,
         variant=question.variant.name,
+        balance=question.variant.balance,
+        c=asked_of.c,
         split=question.split.kind,
         split_how=question.split.how,
         knowledge=status,
@@ -168,9 +188,9 @@ def label_efficiency(
         resampled=plan.unit,
         n_resampled=plan.n_groups,
         repeats=config.repeats,
-        notes=(*asked.notes, *plan.notes),
+        notes=(*asked.notes, *plan.notes, *fit_notes),
         warnings=warnings,
-        run=source.run.id if source.run else source.table.metadata.get("run", ""),
+        run=run_id(source),
         checkpoint=checkpoint_of(source.table.metadata),
         embeddings=source.path,
         embeddings_sha256=source.sha256,
@@ -186,6 +206,37 @@ def label_efficiency(
         plot_curves(curves, title, written / "curve.png")
         write_document(record, written / "report.json")
     return record
+
+
+def _warnings(question: Question, missing: Sequence[MissingBaseline], seed: int) -> tuple[str, ...]:
+    """As a probe with all labels has them."""
+    source, split = question.source, question.split
+    n_lost = int(((question.codes >= 0) & ~source.embedded).sum())
+    what = f"with a {question.labels.name}"
+    guessed = chance_scores(question.codes, len(question.classes), split, question.usable, seed=seed).macro_f1
+    bounds = interval(guessed)
+    told = shortcut(question, Score(float(guessed.mean()), bounds.low, bounds.high))
+    found = common_warnings(source, split, missing, n_lost, what, question.used)
+    return (*found, *([told] if told else []))
+
+
+def _fit_notes(curve: Curve, question: Question) -> tuple[str, ...]:
+    """Which fits of a curve are not what was asked for, by fraction."""
+    grouped_by, n_most = question.split.grouped_by, question.variant.max_iter
+    cases = (
+        (
+            "n_default_c",
+            f"the labelled {grouped_by}s did not allow a choice of C, so that C = {DEFAULT_C:g},",
+        ),
+        ("n_unconverged", f"the probe did not converge in {n_most} iterations"),
+    )
+    notes = []
+    for name, text in cases:
+        counts = [(point, getattr(point, name)) for point in curve.points if getattr(point, name)]
+        if counts:
+            shown = ", ".join(f"{n} of {point.n_fits} fits with {point.fraction:g}" for point, n in counts)
+            notes.append(f"{curve.title}: {text} in {shown} of the labels.")
+    return tuple(notes)
 
 
 def _write_table(curves: Sequence[Curve], path: Path) -> None:

@@ -7,40 +7,54 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nuclr_cli.evaluation.bootstrap import label_constant
-from nuclr_cli.evaluation.records import MethodResult
+from nuclr_cli.evaluation.records import Score
 from nuclr_cli.evaluation.shortcuts import WORTH_SAYING, group_f1
+from nuclr_cli.evaluation.splits import Split
 from nuclr_cli.wording import counted
+from nuclr_cli.workflows.probe_inputs import ProbeTable
 from nuclr_cli.workflows.probe_provenance import spelling
 from nuclr_cli.workflows.probe_question import Question
 
 
-def leak_warnings(question: Question, chance: MethodResult) -> tuple[str, ...]:
+def leak_warnings(question: Question, chance: Score) -> tuple[str, ...]:
     """All warnings of this module, for the rows that the probe uses.
 
     Args:
         question: The question.
-        chance: What guessing scores on this split.
+        chance: Macro F1 of guessing on this split.
+    """
+    told = shortcut(question, chance)
+    return (*([told] if told else []), *split_leaks(question.source, question.split, question.used))
+
+
+def split_leaks(source: ProbeTable, split: Split, used: NDArray[np.int64]) -> tuple[str, ...]:
+    """The warnings that do not depend on what is read from the embeddings: a class, a number or pairs.
+
+    Args:
+        source: The table of embeddings.
+        split: Who trains and who is tested.
+        used: Rows that train or are tested.
     """
     found = (
-        shortcut(question, chance),
-        same_animal_twice(question),
-        twins(question),
-        alike_subjects(question.source.keys.subject[question.used].tolist()),
-        chosen_by_labels(question),
+        same_animal_twice(source, split, used),
+        twins(source, split, used),
+        alike_subjects(source.keys.subject[used].tolist()),
+        chosen_by_labels(source, split),
     )
     return tuple(text for text in found if text)
 
 
-def chosen_by_labels(question: Question) -> str:
+def chosen_by_labels(source: ProbeTable, split: Split) -> str:
     """The checkpoint was chosen by labels of subjects that are tested (``nuclr embed --select val-f1``)."""
     try:
-        selection = json.loads(question.source.table.metadata.get("selection", "{}"))
+        selection = json.loads(source.table.metadata.get("selection", "{}"))
         rule, subjects = selection.get("rule"), set(selection.get("subjects", ()))
     except (ValueError, AttributeError, TypeError):
         return ""  # not a table of `nuclr embed`
-    met = sorted(subjects & set(question.split.test_subjects))
+    met = sorted(subjects & set(split.test_subjects))
     if rule != "val-f1" or not met:
         return ""
     return (
@@ -50,7 +64,7 @@ def chosen_by_labels(question: Question) -> str:
     )
 
 
-def shortcut(question: Question, chance: MethodResult) -> str:
+def shortcut(question: Question, chance: Score) -> str:
     """What the probe could recognise instead of the label, in one sentence; empty when there is nothing."""
     keys, used, name, split = question.source.keys, question.used, question.labels.name, question.split
     shared = {
@@ -66,18 +80,18 @@ def shortcut(question: Question, chance: MethodResult) -> str:
                 f"{kind}s: recognising the {kind} is enough to score well. Ask with --split {kind}"
             )
         f1 = group_f1(question.codes, len(question.classes), group, split, question.usable)
-        if f1 > max(chance.macro_f1.high, chance.macro_f1.value + WORTH_SAYING):
+        if f1 > max(chance.high, chance.value + WORTH_SAYING):
             return (
                 f"Knowing of a unit only its {kind} scores macro F1 {f1:.3f} on this split (chance "
-                f"{chance.macro_f1.value:.3f}): {name} is shared unevenly among {kind}s, and recognising the "
+                f"{chance.value:.3f}): {name} is shared unevenly among {kind}s, and recognising the "
                 f"{kind} may be part of the result. Ask with --split {kind}"
             )
     return ""
 
 
-def same_animal_twice(question: Question) -> str:
+def same_animal_twice(source: ProbeTable, split: Split, used: NDArray[np.int64]) -> str:
     """A session split whose subjects have several sessions: the same tissue, perhaps the same neuron."""
-    keys, used, split = question.source.keys, question.used, question.split
+    keys = source.keys
     if split.grouped_by != "session" or split.subjects_disjoint:
         return ""
     sessions: dict[str, set[str]] = defaultdict(set)
@@ -94,9 +108,9 @@ def same_animal_twice(question: Question) -> str:
     )
 
 
-def twins(question: Question) -> str:
+def twins(source: ProbeTable, split: Split, used: NDArray[np.int64]) -> str:
     """Tested units whose embedding a training unit has too, bit for bit."""
-    table, keys, used = question.source.table, question.source.keys, question.used
+    table, keys = source.table, source.keys
     rows = np.ascontiguousarray(table.embedding[used])
     _, first, alike, counts = np.unique(
         rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1),
@@ -109,7 +123,7 @@ def twins(question: Question) -> str:
     vector = np.full(len(keys), -1, dtype=np.int64)
     vector[used] = np.where(counts[alike] > 1, alike, -1)
     tested: list[int] = []
-    for fold in question.split.folds:
+    for fold in split.folds:
         trained = vector[fold.train]
         tested += fold.test[(vector[fold.test] >= 0) & np.isin(vector[fold.test], trained)].tolist()
     if not tested:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +30,7 @@ from nuclr_cli.evaluation.ranking import (
     ranking_scores,
 )
 from nuclr_cli.evaluation.records import NUCLR
-from nuclr_cli.evaluation.splits import Split, unit_split
+from nuclr_cli.evaluation.splits import LEFT_OUT, Split, unit_split
 from nuclr_cli.wording import counted
 from nuclr_cli.workflows.pair_baselines import pair_inputs
 from nuclr_cli.workflows.pair_table import PairTable, read_pairs
@@ -125,20 +127,16 @@ def probe_pairs(config: PairsConfig, reporter: Reporter | None = None) -> PairsR
     status, why = knowledge(source, units)
     in_pairs = units_of_pairs(table.pre, table.post)
     n_lost = int((~source.embedded[in_pairs]).sum())
-    warnings = common_warnings(source, units, missing, n_lost, "of the pairs")
+    order = source.keys.order
+    takes_part = (units.fold != LEFT_OUT) & source.embedded & np.isin(np.arange(len(order)), in_pairs)
+    rows = order[takes_part[order]]
+    warnings = common_warnings(source, units, missing, n_lost, "of the pairs", rows)
     for text in (*plan.notes, *more):
         reporter.note(text)
     for text in warnings:
         reporter.warn(text)
     record = PairsRecord(
-        folder=place_of(
-            source,
-            f"pairs-{table.name}",
-            units,
-            config.split,
-            config.features,
-            sorted(config.test_subjects),
-        ),
+        folder=_folder(source, table, units, config),
         pairs=config.pairs,
         pairs_sha256=table.sha256,
         main=config.kinds[0],
@@ -174,6 +172,19 @@ def probe_pairs(config: PairsConfig, reporter: Reporter | None = None) -> PairsR
     )
     write_pairs_folder(record, source, table, split, own, scores, question.strength)
     return record
+
+
+def _folder(source: ProbeTable, table: PairTable, units: Split, config: PairsConfig) -> Path:
+    """Where the result lies: a folder of its own when another table of that name has one already."""
+    suffix = config.features if config.folds is None else f"{config.features}-folds-{config.folds}"
+    folder = place_of(
+        source, f"pairs-{table.name}", units, config.split, suffix, sorted(config.test_subjects)
+    )
+    try:
+        there = json.loads((folder / "report.json").read_text(encoding="utf-8"))["pairs_sha256"]
+    except (OSError, ValueError, TypeError, KeyError):  # no result, or one that nobody can read
+        return folder
+    return folder if there == table.sha256 else folder.with_name(f"{folder.name}-{table.sha256[:8]}")
 
 
 def _strength(c: float | str) -> Strength:

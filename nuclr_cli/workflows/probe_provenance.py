@@ -14,6 +14,8 @@ from nuclr_cli.wording import counted
 from nuclr_cli.workflows.runs import Run
 
 Knowledge = Literal["inductive", "transductive", "unknown"]
+SessionName = tuple[str, str, str]
+"""Subject, session, population."""
 
 
 def refuse_mixture(path: Path, metadata: Mapping[str, str], keys: UnitKeys) -> None:
@@ -23,12 +25,13 @@ def refuse_mixture(path: Path, metadata: Mapping[str, str], keys: UnitKeys) -> N
     embeddings of different runs live in different spaces, and the sessions that pretraining saw differ.
 
     Raises:
-        InputError: There are rows of other sessions.
+        InputError: There are rows of other sessions, or the metadata are damaged.
     """
     if "sessions" not in metadata:
         return
     try:
         embedded = {(str(a), str(b), str(c)) for a, b, c in json.loads(metadata["sessions"])}
+        _embedded_digests(metadata)
     except (ValueError, TypeError) as error:
         raise InputError(
             f"The metadata of {path} is damaged: {error}.", "Make it anew with nuclr embed"
@@ -45,17 +48,19 @@ def refuse_mixture(path: Path, metadata: Mapping[str, str], keys: UnitKeys) -> N
 
 
 def pretraining_knowledge(
-    metadata: Mapping[str, str], run: Run | None, tested: Sequence[str]
+    metadata: Mapping[str, str], run: Run | None, tested: Sequence[str], sessions: Sequence[SessionName]
 ) -> tuple[Knowledge, str]:
     """Whether pretraining saw the test subjects, and the reason in one sentence.
 
-    Two witnesses: the run's record (which counts the runs that its weights come from) and the subjects that
-    `nuclr embed` wrote into the file. ``inductive`` needs a record that is known to be that of the file.
+    Two witnesses: the run's record (which counts the runs that its weights come from) and what `nuclr embed`
+    wrote into the file: the subjects trained on, and which recordings it embedded. ``inductive`` needs a
+    record that is known to be that of the file, and recordings that can be compared with those trained on.
 
     Args:
         metadata: Of the file of embeddings.
         run: The run that the file names or that the user named; None when it was not found.
         tested: The test subjects.
+        sessions: Theirs, of which the file has units.
     """
     told = set(metadata.get("trained_subjects", "").split("\n")) - {""}
     if run is None:
@@ -82,9 +87,12 @@ def pretraining_knowledge(
             f"The run started from {run.record.init_from}, and which subjects those weights had seen was not "
             "written down.",
         )
-    copies = _copies(run, tested)
+    copies = _copies(metadata, run, tested)
     if copies:
         return "transductive", f"Pretraining saw recordings of test subjects under other names: {copies}."
+    untraced = _untraced(metadata, run, sessions)
+    if untraced:
+        return "unknown", untraced
     near = sorted({name for name in tested if spelling(name) in {spelling(other) for other in seen}})
     if near:
         return (
@@ -95,17 +103,61 @@ def pretraining_knowledge(
     return "inductive", "Neither pretraining nor the probe saw the test subjects."
 
 
-def _copies(run: Run, tested: Sequence[str]) -> str:
-    """Test subjects whose recording is, byte for byte, one that was trained on; '' when there is none."""
-    trained = {
-        s.activity_digest: s.subject for s in run.record.sessions if s.role == "train" and s.activity_digest
+def _embedded_digests(metadata: Mapping[str, str]) -> dict[SessionName, str] | None:
+    """Activity digest ('' = it has none) of each session that was embedded; None in files of older versions.
+
+    Raises:
+        ValueError, TypeError: The metadata are damaged.
+    """
+    if "activity" not in metadata:
+        return None
+    return {
+        (str(subject), str(session), str(population)): str(digest)
+        for subject, session, population, digest in json.loads(metadata["activity"])
     }
+
+
+def _copies(metadata: Mapping[str, str], run: Run, tested: Sequence[str]) -> str:
+    """Test subjects whose recording is, byte for byte, one that was trained on; '' when there is none."""
+    trained = {s.activity_digest: s.subject for s in run.record.sessions if s.role == "train"}
+    trained |= {digest: subject for subject, digest in run.record.inherited_digests or ()}
+    trained.pop("", None)
+    own = {(s.subject, s.activity_digest) for s in run.record.sessions}
+    own |= {(key[0], digest) for key, digest in (_embedded_digests(metadata) or {}).items()}
     pairs = {
-        f"{s.subject} is {trained[s.activity_digest]}"
-        for s in run.record.sessions
-        if s.subject in tested and s.activity_digest in trained
+        f"{subject} is {trained[digest]}"
+        for subject, digest in own
+        if subject in tested and digest in trained
     }
     return ", ".join(sorted(pairs))
+
+
+def _untraced(metadata: Mapping[str, str], run: Run, sessions: Sequence[SessionName]) -> str:
+    """Why a tested recording cannot be compared with those trained on, in one sentence; '' when all can.
+
+    Sessions of the folder that pretraining read stood beside those trained on, under names of their own, and
+    what the run's record says of them is enough. A recording from elsewhere needs a digest, and so does
+    every recording that was trained on.
+    """
+    embedded = _embedded_digests(metadata)
+    recorded = {(s.subject, s.session, s.population): s.activity_digest for s in run.record.sessions}
+    seen = run.record.seen_digests
+    for key in sessions:
+        digest = None if embedded is None else embedded.get(key, "")
+        if key in recorded and (digest is None or recorded[key] in ("", digest)):
+            continue
+        if digest is None:
+            why = "an older version made the file of embeddings, without digests: run nuclr embed again"
+        elif not digest:
+            why = "nuclr did not write its file, so it has no digest"
+        elif seen is None:
+            why = f"digests of what {run.record.init_from} was trained on were not written down"
+        elif any(not trained for _, trained in seen):
+            why = "recordings that were trained on have no digest"
+        else:
+            continue
+        return f"Whether pretraining saw {'/'.join(key)} under another name cannot be told: {why}."
+    return ""
 
 
 def spelling(name: str) -> str:

@@ -125,7 +125,7 @@ def probe_regression(config: RegressionConfig, reporter: Reporter | None = None)
             config.target,
             split,
             config.split,
-            "ridge",
+            "ridge" if config.folds is None else f"ridge-folds-{config.folds}",
             sorted(config.test_subjects),
             target.sha256,
         ),
@@ -293,7 +293,7 @@ def _warnings(
             )
             break
     n_lost = int((np.isfinite(target.values) & ~source.embedded).sum())
-    return (*common_warnings(source, split, missing, n_lost, f"with a {target.name}"), *found)
+    return (*common_warnings(source, split, missing, n_lost, f"with a {target.name}", used), *found)
 
 
 def _folds(question: _Question, own: RidgePredictions) -> tuple[RegressionFold, ...]:

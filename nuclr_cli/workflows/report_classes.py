@@ -69,11 +69,14 @@ def without_intervals(one: ClassScore) -> ClassIntervals:
 
 
 def _ratio(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
-    """0 where there is no denominator, as in the table itself."""
-    result: NDArray[np.float64] = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+    """NaN where there is no denominator: a resample without the class says nothing about it."""
+    result: NDArray[np.float64] = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
     return result
 
 
 def _score(value: float, resampled: NDArray[np.float64]) -> Score:
+    """The value and its interval over the resamples that have one; the value alone where none has."""
+    if np.isnan(resampled).all():
+        return Score(value, value, value)
     bounds = interval(resampled)
     return Score(value, bounds.low, bounds.high)

@@ -8,10 +8,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nuclr_cli.evaluation.probes import DEFAULT_C, VARIANTS
 from nuclr_cli.evaluation.splits import DEFAULT_SEED
 from nuclr_cli.workflows.report_gather import Found, Gathered
 from nuclr_cli.workflows.report_html import Column, Html, details, facts, join, table, tag
-from nuclr_cli.workflows.report_results import Classification, LabelEfficiency, Pairs, Regression
+from nuclr_cli.workflows.report_results import (
+    Classification,
+    LabelEfficiency,
+    Pairs,
+    Regression,
+    read_document,
+)
 
 
 def provenance_part(found: Gathered) -> Html:
@@ -74,9 +81,10 @@ def _embed_command(found: Gathered) -> str:
 def ask_again(run: Path, found: Found) -> str:
     """The command of a probe, as far as its record tells."""
     result = found.result
-    split = "split.json" if result.split == "file" else result.split
-    if result.split == "file":
-        split = str(found.folder / split)
+    # The split as it was, whatever options made it; they are told only where the file is gone.
+    kept = found.folder / "split.json"
+    gone = not kept.is_file()
+    split = result.split if gone and result.split != "file" else str(kept)
     words = ["nuclr", "probe"]
     match result:
         case Classification():
@@ -85,25 +93,43 @@ def ask_again(run: Path, found: Found) -> str:
             words += ["--classes", ",".join(result.classes)]
             if result.hierarchy is not None:
                 words += ["--parent", result.hierarchy.parent]
-            if result.split == "subject" and set(result.test_subjects) != set(result.subjects):
+            if gone and result.split == "subject" and set(result.test_subjects) != set(result.subjects):
                 words += ["--test-subjects", ",".join(result.test_subjects)]
-            if result.split == "unit":
+            if gone and result.split == "unit":
                 words += ["--folds", str(len(result.folds))]
         case Regression():
             words += ["--target", result.target]
-            if result.split == "unit":
+            if gone and result.split == "unit":
                 words += ["--folds", str(len(result.folds))]
         case Pairs():
             words += ["--pairs", result.pairs]
+            if len(result.results) == 1:
+                words += ["--pair-features", result.results[0].features]
         case LabelEfficiency():
             fractions = sorted({point.fraction for curve in result.curves for point in curve.points})
             words += ["--label", result.label, "--variant", result.variant]
+            words += [*_recipe(found, result.variant), "--classes", ",".join(result.classes)]
             words += ["--label-fractions", ",".join(f"{one:g}" for one in fractions)]
             words += ["--repeats", str(result.repeats)]
     words += ["--split", split, "--run", str(run), "--bootstrap", str(result.bootstrap)]
     if result.seed != DEFAULT_SEED:
         words += ["--seed", str(result.seed)]
     return shlex.join(words)
+
+
+def _recipe(found: Found, variant: str) -> list[str]:
+    """Balance and C of label efficiency, where they are not the variant's; older records lack them."""
+    try:
+        document = read_document(found.folder / "report.json")
+    except (OSError, ValueError):
+        return []
+    words = []
+    usual = VARIANTS[variant].balance if variant in VARIANTS else None
+    if (balance := document.get("balance")) not in (None, "auto", usual):
+        words += ["--balance", str(balance)]
+    if (c := document.get("c")) not in (None, DEFAULT_C):
+        words += ["--C", f"{c:g}" if isinstance(c, int | float) else str(c)]
+    return words
 
 
 def probe_facts(found: Found) -> Html:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nuclr_cli.evaluation.diagnostics import Diagnostics
+from nuclr_cli.wording import counted
 from nuclr_cli.workflows.embed_select import Selection
 from nuclr_cli.workflows.report_charts import Axis, Chart, Line, thinned
 from nuclr_cli.workflows.report_html import Column, Html, chart, details, join, number, table, tag
@@ -149,7 +150,7 @@ def diagnostics_part(found: Diagnostics | None, asked: bool, selection: Selectio
                 "0 is all neurons in one point; smaller is more spread out",
             ],
         ]
-        populations = f"{again.n_units} units of {again.n_populations} population(s)"
+        populations = f"{counted(again.n_units, 'unit')} of {counted(again.n_populations, 'population')}"
         columns = [Column("number"), Column("value", True), Column("meaning")]
         parts += [tag("p", said), table(f"Without labels, {populations}", columns, rows)]
     if selection is not None:
@@ -162,8 +163,8 @@ def _selection(selection: Selection) -> Html:
         return tag("p", f"Checkpoint: step {selection.step}, the {selection.rule} one.")
     rule = selection.rule + (f" of {selection.label}" if selection.label else "")
     said = (
-        f"Checkpoint: step {selection.step}, chosen by {rule} on {len(selection.subjects)} training "
-        "subject(s), none of them held out."
+        f"Checkpoint: step {selection.step}, chosen by {rule} on "
+        f"{counted(len(selection.subjects), 'training subject')}, none of them held out."
     )
     rows = [
         [f"{one.step}" + (" (chosen)" if one.step == selection.step else ""), number(one.score)]

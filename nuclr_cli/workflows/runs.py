@@ -69,6 +69,8 @@ class RunRecord:
         init_from: Absolute path of the run whose weights this one started from, or empty.
         inherited_subjects: Subjects that those weights had seen. Written down here, since that run may be
             moved, deleted or made anew.
+        inherited_digests: Subject and activity digest of each recording that those weights had seen; None
+            when an older version made this run or one that it comes from, and did not write them down.
     """
 
     name: str
@@ -80,6 +82,7 @@ class RunRecord:
     step: int = 0
     init_from: str = ""
     inherited_subjects: tuple[str, ...] = ()
+    inherited_digests: tuple[tuple[str, str], ...] | None = ()
 
     @property
     def trained_subjects(self) -> tuple[str, ...]:
@@ -90,6 +93,17 @@ class RunRecord:
     def seen_subjects(self) -> tuple[str, ...]:
         """Subjects that the weights have met, here or in a run that they come from."""
         return tuple(sorted({*self.trained_subjects, *self.inherited_subjects}))
+
+    @property
+    def seen_digests(self) -> tuple[tuple[str, str], ...] | None:
+        """Subject and activity digest ('' = it has none) of each recording that the weights have met.
+
+        None when those of the runs that the weights come from are not known.
+        """
+        if self.inherited_digests is None:
+            return None
+        own = {(s.subject, s.activity_digest) for s in self.sessions if s.role == "train"}
+        return tuple(sorted({*own, *self.inherited_digests}))
 
     @property
     def held_out_subjects(self) -> tuple[str, ...]:
@@ -175,8 +189,11 @@ def open_run(folder: Path) -> Run:
     try:
         sessions = tuple(RunSession(**session) for session in tree.pop("sessions"))
         inherited = tuple(tree.pop("inherited_subjects", ()))
-        record = RunRecord(sessions=sessions, inherited_subjects=inherited, **tree)
-    except (TypeError, KeyError, AttributeError) as error:
+        digests = tree.pop("inherited_digests", None if tree.get("init_from") else ())
+        if digests is not None:
+            digests = tuple((str(subject), str(digest)) for subject, digest in digests)
+        record = RunRecord(sessions=sessions, inherited_subjects=inherited, inherited_digests=digests, **tree)
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise InputError(
             f"The run's record {folder / 'run.json'} does not fit this version of nuclr: {error}.",
             f"This is nuclr {__version__}; use the version that made the run",
@@ -269,6 +286,7 @@ def create_run(
         tuple(sessions),
         init_from=str(init_from.folder.resolve()) if init_from else "",
         inherited_subjects=init_from.record.seen_subjects if init_from else (),
+        inherited_digests=init_from.record.seen_digests if init_from else (),
     )
     temporary = root / f".{name}.{os.getpid()}.tmp"
     try:

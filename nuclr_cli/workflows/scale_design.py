@@ -19,8 +19,8 @@ from nuclr_cli.data.store import Session
 from nuclr_cli.data.streams import Purpose, random_order, stream
 from nuclr_cli.data.tokens import TokenSpec
 from nuclr_cli.errors import InputError
-from nuclr_cli.evaluation.probes import encode, variant_named
-from nuclr_cli.evaluation.splits import UnitKeys, subject_split, unit_split
+from nuclr_cli.evaluation.probes import describe_folds, encode, variant_named
+from nuclr_cli.evaluation.splits import LEFT_OUT, UnitKeys, subject_split, unit_split
 from nuclr_cli.wording import counted
 from nuclr_cli.workflows.probe_ask import check_sides
 from nuclr_cli.workflows.probe_inputs import AUTO_SUBJECTS, Labels, ProbeTable, read_labels
@@ -140,8 +140,12 @@ def design(config: ScaleConfig, sessions: Sequence[Session], tokens: TokenSpec) 
         chosen = unit_split(table.keys, labels.values, seed=config.seed)
         choices.append(f"The probe's split is the same at every point: {chosen.how}.")
     classes, codes = encode(labels.values)
+    try:
+        fold_notes = describe_folds(chosen, codes, classes, (chosen.fold != LEFT_OUT) & table.embedded)
+    except InputError as error:  # what else it proposes are options of a single probe
+        raise InputError(error.what, "Test other subjects (--test-subjects), or label more of them") from None
     warnings += check_sides(chosen, codes, classes, table.embedded, config.label, bool(config.classes))
-    choices += [*labels.notes, *chosen.notes]
+    choices += [*labels.notes, *chosen.notes, *fold_notes]
     time_share, loss_from = 1.0, ""
     if held_out:
         loss_from = f"all sessions of {', '.join(held_out)}, which no point trains on"

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 TINY, SMALL, FEW_UNITS = 2, 4, 64
-"""A copy and one call serve best: populations of `TINY` size, and `SMALL` ones of few units together."""
+"""A copy and one call serve best: populations of `TINY` size and, for a gradient, `SMALL` ones, few units."""
 FEW_NUMBERS = 1 << 18
 """Of the projection for one call, up to which autograd's own two copies cost less than another node."""
 
@@ -33,12 +33,10 @@ def population_attention_cpu(
     """Attend within populations; arguments as `population_attention_reference`, with a unit at least."""
     if not isinstance(qkv, Tensor):
         qkv = torch.stack(qkv, dim=2)
-    runs = _runs(bounds, qkv.shape[1])
-    parts: Sequence[Tensor]
-    if torch.is_grad_enabled() and qkv.requires_grad and _gathers(qkv, runs):
-        parts = _Parts.apply(qkv, runs)  # type: ignore[no-untyped-call]
-    else:
-        parts = _parts(qkv, runs)
+    recorded = torch.is_grad_enabled() and qkv.requires_grad
+    runs = _runs(bounds, qkv.shape[1], recorded)
+    cut = _Parts.apply if recorded and _gathers(qkv, runs) else _parts
+    parts: Sequence[Tensor] = cut(qkv, runs)
     attended = [
         scaled_dot_product_attention(parts[i], parts[i + 1], parts[i + 2], scale=scale)
         for i in range(0, len(parts), 3)
@@ -92,14 +90,15 @@ class _Run:
 
 
 @lru_cache(maxsize=16)  # the layers of a model ask about the same batch
-def _runs(bounds: tuple[int, ...], n_patches: int) -> tuple[_Run, ...]:
+def _runs(bounds: tuple[int, ...], n_patches: int, recorded: bool) -> tuple[_Run, ...]:
     sizes = [stop - start for start, stop in pairwise(bounds) if stop > start]
     counts = [(size, sum(1 for _ in populations)) for size, populations in groupby(sizes)]
-    return tuple(_run(count, size, n_patches, alone=len(counts) == 1) for size, count in counts)
+    alone = len(counts) == 1
+    return tuple(_run(count, size, n_patches, alone=alone, recorded=recorded) for size, count in counts)
 
 
-def _run(count: int, size: int, n_patches: int, *, alone: bool) -> _Run:
-    small = size <= TINY or (size <= SMALL and count * size <= FEW_UNITS)
+def _run(count: int, size: int, n_patches: int, *, alone: bool, recorded: bool) -> _Run:
+    small = size <= TINY or (recorded and size <= SMALL and count * size <= FEW_UNITS)
     if size == 1 or (alone and small):
         return _Run(count, size, "all", 1)
     if count <= n_patches:
