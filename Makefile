@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-suite2p test-report lint types contracts unit kernels kernels-matrix compile-gates fast install format clean
+.PHONY: help demo test test-suite2p test-report results lint types contracts unit kernels kernels-matrix compile-gates fast install format clean
 
 help:
 	@echo "make demo     install into $(VENV) and run the whole chain on simulated animals (minutes)"
@@ -13,6 +13,7 @@ help:
 	@echo "make format   format the code"
 	@echo "make test-suite2p   compare the Suite2p reader with Suite2p itself, in a virtual environment of its own"
 	@echo "make test-report    open the report in Chromium; as root it installs chromium and chromium-driver where they are absent"
+	@echo "make results DATA=FOLDER  run the commands of docs/results again and write their numbers into the pages (an hour)"
 	@echo "make kernels-matrix compile the kernels with the oldest and the newest triton, in virtual environments of their own (10 minutes)"
 	@echo "make compile-gates  the same again in the environments that are there, without a look at the package index"
 
@@ -98,6 +99,11 @@ compile-gates:
 			--out $(MATRIX_OUT)/$$which $(GATE_OPTIONS) || failed="$$failed $$which"; \
 	done; \
 	test -z "$$failed" || { echo "kernels do not pass with triton of $(TRITON_VENVS):$$failed"; exit 1; }
+
+# Every number of docs/results, an hour on two cores. DATA is the folder of recordings that docs/results/mea.md names.
+ONLY ?= mea,simulated
+results: $(STAMP)
+	$(BIN)/python benchmarks/evaluation_results.py --only $(ONLY) $(if $(DATA),--data $(DATA))
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -312,10 +314,16 @@ def test_settings_page_has_every_key_that_can_be_set(settings_table: ModuleType)
     assert " | Peak rate of AdamW. |\n" in table
 
 
-def test_the_tables_of_the_demo_are_the_measured_ones() -> None:
-    measured = (ROOT / "benchmarks" / "results" / "demo_seeds.md").read_text(encoding="utf-8")
-    shown = (ROOT / "docs" / "results" / "demo.md").read_text(encoding="utf-8")
-    tables = re.findall(r"(?:^\|.*\n)+", measured, flags=re.MULTILINE)
-    assert len(tables) == 2
-    for table in tables:
-        assert table in shown
+@pytest.mark.parametrize("name", ["mea", "simulated"])
+def test_the_numbers_of_a_result_page_are_those_of_its_record(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    results = importlib.import_module("evaluation_results")
+    record = json.loads((results.RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+    page = (results.PAGES / f"{name}.md").read_text(encoding="utf-8")
+    made = getattr(results, f"{name}_blocks")(record)
+    assert page == results.filled(page, made), "run: make results"
+    assert [step["typed"] for step in record["steps"].values()] == [
+        step.typed() for step in getattr(results, f"{name}_steps")()
+    ]
