@@ -182,8 +182,8 @@ def run_steps(steps: list[Step], place: Path, manifest: Path | None) -> dict[str
     return found
 
 
-def commands(steps: list[Step], group: str) -> str:
-    return "\n".join(["```bash", *(step.typed() for step in steps if step.group == group), "```"])
+def commands(steps: list[Step], *groups: str) -> str:
+    return "\n".join(["```bash", *(step.typed() for step in steps if step.group in groups), "```"])
 
 
 def mea_blocks(record: Mapping[str, Any]) -> dict[str, str]:
@@ -192,9 +192,7 @@ def mea_blocks(record: Mapping[str, Any]) -> dict[str, str]:
     documents = {name: step["document"] for name, step in record["steps"].items()}
     names = [f"mea{suffix}" for suffix in ("", "-1", "-2")]
     return {
-        "commands-transductive": "\n".join(
-            ["```bash", *(s.typed() for s in steps if s.group in ("data", "transductive")), "```"]
-        ),
+        "commands-transductive": commands(steps, "data", "transductive"),
         "transductive": probe_table(documents["probe-mea"]),
         "classes-transductive": class_table(documents["probe-mea"]),
         "commands-inductive": commands(steps, "inductive"),

@@ -17,7 +17,6 @@ from nuclr_cli.workflows.report_results import (
     LabelEfficiency,
     Pairs,
     Regression,
-    read_document,
 )
 
 
@@ -108,7 +107,7 @@ def ask_again(run: Path, found: Found) -> str:
         case LabelEfficiency():
             fractions = sorted({point.fraction for curve in result.curves for point in curve.points})
             words += ["--label", result.label, "--variant", result.variant]
-            words += [*_recipe(found, result.variant), "--classes", ",".join(result.classes)]
+            words += [*_recipe(result), "--classes", ",".join(result.classes)]
             words += ["--label-fractions", ",".join(f"{one:g}" for one in fractions)]
             words += ["--repeats", str(result.repeats)]
     words += ["--split", split, "--run", str(run), "--bootstrap", str(result.bootstrap)]
@@ -117,18 +116,14 @@ def ask_again(run: Path, found: Found) -> str:
     return shlex.join(words)
 
 
-def _recipe(found: Found, variant: str) -> list[str]:
-    """Balance and C of label efficiency, where they are not the variant's; older records lack them."""
-    try:
-        document = read_document(found.folder / "report.json")
-    except (OSError, ValueError):
-        return []
+def _recipe(result: LabelEfficiency) -> list[str]:
+    """Balance and C, where they are told and not the variant's."""
     words = []
-    usual = VARIANTS[variant].balance if variant in VARIANTS else None
-    if (balance := document.get("balance")) not in (None, "auto", usual):
-        words += ["--balance", str(balance)]
-    if (c := document.get("c")) not in (None, DEFAULT_C):
-        words += ["--C", f"{c:g}" if isinstance(c, int | float) else str(c)]
+    usual = VARIANTS[result.variant].balance if result.variant in VARIANTS else ""
+    if result.balance not in ("", "auto", usual):
+        words += ["--balance", result.balance]
+    if result.c not in (None, DEFAULT_C):
+        words += ["--C", f"{result.c:g}" if isinstance(result.c, float) else str(result.c)]
     return words
 
 

@@ -249,6 +249,8 @@ class LabelEfficiency(Result):
     curves: tuple[Curve, ...]
     repeats: int
     full_share: float = 0.9
+    balance: str = ""  # older records lack both
+    c: float | str | None = None
 
     @property
     def name(self) -> str:
