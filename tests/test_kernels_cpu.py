@@ -152,6 +152,34 @@ def test_temporal_attention_keeps_to_the_dtypes_of_the_reference(table: torch.dt
     assert torch.equal(found, expected)
 
 
+def test_tables_that_were_changed_are_read_again() -> None:
+    qkv, cos, sin = random(4, 5, 3, 2, 8), angles(5).cos(), angles(5).sin()
+    for factor in (1.0, 0.3, 0.3):
+        cos.copy_((factor * angles(5)).cos())
+        sin.copy_((factor * angles(5)).sin())
+        torch.testing.assert_close(
+            temporal_attention(qkv, cos, sin), temporal_attention_reference(qkv, cos, sin)
+        )
+
+
+def test_tables_of_other_layers_and_modes_do_not_mix() -> None:
+    qkv, tables = random(4, 5, 3, 2, 8), [(angles(5) * f).cos() for f in (1.0, 0.3)]
+    others = [(angles(5) * f).sin() for f in (1.0, 0.3)]
+    with torch.inference_mode():
+        temporal_attention(qkv, tables[0], others[0])
+        made = (angles(5).cos(), angles(5).sin())
+        for factor in (1.0, 0.3):
+            made[0].copy_((factor * angles(5)).cos())
+            found = temporal_attention(qkv, *made)
+            torch.testing.assert_close(found, temporal_attention_reference(qkv, *made))
+    for cos, sin in itertools.product(tables, others):
+        assert_same_in_both_passes(
+            lambda x, cos=cos, sin=sin: temporal_attention(x, cos, sin),  # type: ignore[misc]
+            lambda x, cos=cos, sin=sin: temporal_attention_reference(x, cos, sin),  # type: ignore[misc]
+            qkv,
+        )
+
+
 def batch(sizes1: list[int], sizes2: list[int], matched: float) -> Tensor:
     """Partners of view 1: units of the same sample in a random order, some with none."""
     generator = torch.Generator().manual_seed(2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -18,14 +19,16 @@ FIRST_CAPABILITY = (8, 0)
 _MODES = ("", "reference", "triton")
 
 
-def runs_fused(operation: str, device: torch.device, refusal: str | None = None) -> bool:
+def runs_fused(
+    operation: str, device: torch.device, refusal: Callable[[], str | None] | str | None = None
+) -> bool:
     """Whether a call of `operation` runs on its Triton kernel.
 
     Args:
         operation: Name for messages.
         device: Where the tensors are.
         refusal: Why the kernel cannot take these arguments, None if it can. It matters only where a kernel
-            could run.
+            could run; what has to be looked up can be given as a function, which is called only there.
 
     Raises:
         ValueError: ``NUCLR_KERNELS`` demands a kernel that cannot run here, or has an unknown value.
@@ -35,7 +38,7 @@ def runs_fused(operation: str, device: torch.device, refusal: str | None = None)
         return False
     if mode == "" and device.type != "cuda":
         return False
-    reason = refusal or obstacle(device)
+    reason = (refusal() if callable(refusal) else refusal) or obstacle(device)
     if reason is None:
         return True
     if mode == "triton":

@@ -152,4 +152,4 @@ def _check_plan(plan: LossPlan, p1: Tensor, p2: Tensor, others: tuple[Tensor | N
 @compiled_constant
 def _runs_fused(device: torch.device, dtype: torch.dtype, width_bound: int) -> bool:
     """Whether the kernel runs; a constant of the compiled program under `torch.compile`."""
-    return runs_fused("contrastive_loss", device, refusal(dtype, width_bound, capability_of(device)))
+    return runs_fused("contrastive_loss", device, lambda: refusal(dtype, width_bound, capability_of(device)))

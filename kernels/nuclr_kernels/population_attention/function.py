@@ -53,22 +53,27 @@ def population_attention(
     Raises:
         ValueError: An argument has the wrong shape, dtype or values; the message names it.
     """
-    query = _check_parts(qkv)
-    n_units, n_patches, n_heads, head_width = query.shape
+    if isinstance(qkv, Tensor):
+        check_qkv(qkv)
+        like = qkv
+    else:
+        like = _check_parts(qkv)
+    n_units, n_patches = like.shape[:2]
+    n_heads, head_width = like.shape[-2:]
     if scale is None:
         scale = head_width**-0.5
     elif not math.isfinite(scale):
         raise ValueError(f"scale must be a finite number; got {scale}")
     if plan is not None:
-        _check_plan(plan, cu_seqlens, n_units, query.device)
+        _check_plan(plan, cu_seqlens, n_units, like.device)
     elif cu_seqlens is None:
         raise ValueError("population_attention takes either cu_seqlens or a plan")
     else:
-        plan = plan_of_bounds(population_bounds(cu_seqlens, n_units, "cu_seqlens"), query.device)
-    if not plan.fused and _suits_cpu(query):
+        plan = plan_of_bounds(population_bounds(cu_seqlens, n_units, "cu_seqlens"), like.device)
+    if not plan.fused and _suits_cpu(like):
         return population_attention_cpu(qkv, plan.bounds, scale=scale)
-    refusal = _refusal(query, scale)
-    fused = plan.fused and (refusal is None or runs_fused("population_attention", query.device, refusal))
+    refusal = _refusal(like, scale)
+    fused = plan.fused and (refusal is None or runs_fused("population_attention", like.device, refusal))
     if not fused or 0 in (n_units, n_patches, n_heads):
         return population_attention_reference(qkv, plan.bounds, scale=scale)
 
@@ -79,16 +84,13 @@ def population_attention(
     if isinstance(qkv, Tensor):
         out, _ = fused_attention(_autocast(qkv), *options)
     else:
-        query, key, value = map(_autocast, qkv)
+        query, key, value = (_autocast(part) for part in qkv)
         out, _ = fused_attention_split(query, key, value, *options)
     return out
 
 
-def _check_parts(qkv: Tensor | tuple[Tensor, Tensor, Tensor]) -> Tensor:
+def _check_parts(qkv: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Return the query, whose shape, dtype and device key and value share."""
-    if isinstance(qkv, Tensor):
-        check_qkv(qkv)
-        return qkv.select(2, 0)
     if len(qkv) != 3 or not all(isinstance(part, Tensor) for part in qkv):
         raise ValueError("qkv must be a tensor or three of them: query, key, value")
     query, key, value = qkv
@@ -118,18 +120,18 @@ def _check_plan(plan: PopulationPlan, cu_seqlens: Tensor | None, n_units: int, d
         )
 
 
-def _refusal(query: Tensor, scale: float) -> str | None:
+def _refusal(like: Tensor, scale: float) -> str | None:
     """Why the kernels cannot take these arguments."""
-    if query.dtype not in _DTYPES:
-        return f"it takes float32, float16 and bfloat16, not {query.dtype}"
-    if query.shape[-1] not in HEAD_WIDTHS:
-        return f"it takes head widths {', '.join(map(str, HEAD_WIDTHS))}, not {query.shape[-1]}"
+    if like.dtype not in _DTYPES:
+        return f"it takes float32, float16 and bfloat16, not {like.dtype}"
+    if like.shape[-1] not in HEAD_WIDTHS:
+        return f"it takes head widths {', '.join(map(str, HEAD_WIDTHS))}, not {like.shape[-1]}"
     return None if scale > 0 else f"it takes positive scales, not {scale}"
 
 
-def _suits_cpu(query: Tensor) -> bool:
+def _suits_cpu(like: Tensor) -> bool:
     """A CPU works on it at once; a program that is being compiled has its own ways to save copies."""
-    return query.device.type == "cpu" and query.numel() > 0 and not torch.compiler.is_compiling()
+    return like.is_cpu and like.numel() > 0 and not torch.compiler.is_compiling()
 
 
 def _autocast(x: Tensor) -> Tensor:

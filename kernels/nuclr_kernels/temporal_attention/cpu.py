@@ -7,6 +7,7 @@ them first; without gradient the output is turned back where it lies.
 from __future__ import annotations
 
 from typing import Any
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def suits_cpu(qkv: Tensor, cos: Tensor, sin: Tensor) -> bool:
     Not for a program that is being compiled: it cannot ask how a tensor lies in memory.
     """
     return (
-        qkv.device.type == "cpu"
+        qkv.is_cpu
         and not torch.compiler.is_compiling()
         and qkv.dtype == cos.dtype
         and not (cos.requires_grad or sin.requires_grad)
@@ -35,20 +36,53 @@ def suits_cpu(qkv: Tensor, cos: Tensor, sin: Tensor) -> bool:
 
 def temporal_attention_cpu(qkv: Tensor, cos: Tensor, sin: Tensor, *, scale: float | None = None) -> Tensor:
     """Attend along patches, values rotated; arguments as `temporal_attention`, if they are suited."""
-    turn = torch.complex(cos, sin)
-    recorded = torch.is_grad_enabled() and qkv.requires_grad
+    there, back = _factors(cos, sin)
+    recorded = qkv.requires_grad and torch.is_grad_enabled()
     if recorded and qkv.numel() > FEW_NUMBERS:
-        query, key, value = _Turned.apply(qkv, turn)  # type: ignore[no-untyped-call]
+        query, key, value = _Turned.apply(qkv, there)  # type: ignore[no-untyped-call]
     else:
-        query, key, value = _turned(qkv, turn)
+        query, key, value = _turned(qkv, there)
     attended = scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2)
-    pairs, back = _pairs(attended), turn.conj()[:, None]
+    pairs = _pairs(attended)
     return _reals(pairs * back if recorded else pairs.mul_(back))
+
+
+_Known = tuple[ReferenceType[Tensor], ReferenceType[Tensor], int, int, Tensor, Tensor]
+_known: _Known | None = None
+
+
+def _factors(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """(L, 1, 1, Dh/2) complex that turn, and (L, 1, Dh/2) that turn back.
+
+    The last ones are kept: the layers of a model use the same tables, and for few units making the factors
+    takes a fifth of a call.
+    """
+    global _known  # replaced as a whole, so threads see either the old or the new one
+    if cos.is_inference() or sin.is_inference():  # nobody counts changes of these
+        return _new_factors(cos, sin)
+    if _known is not None:
+        kept_cos, kept_sin, cos_version, sin_version, there, back = _known
+        if (
+            kept_cos() is cos
+            and kept_sin() is sin
+            and cos._version == cos_version
+            and sin._version == sin_version
+        ):
+            return there, back
+    there, back = _new_factors(cos, sin)
+    if not there.is_inference():  # a tensor of inference mode cannot be used in training
+        _known = ref(cos), ref(sin), cos._version, sin._version, there, back
+    return there, back
+
+
+def _new_factors(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    turn = torch.complex(cos, sin)
+    return turn[:, None, None], turn.conj().resolve_conj()[:, None]
 
 
 def _pairs(x: Tensor) -> Tensor:
     """(..., Dh) real as (..., Dh/2) complex numbers, where they lie if they lie in pairs."""
-    if x.stride(-1) != 1 or any(step % 2 for step in x.stride()[:-1]):
+    if not x.is_contiguous() and (x.stride(-1) != 1 or any(step % 2 for step in x.stride()[:-1])):
         x = x.contiguous()
     return torch.view_as_complex(x.view(*x.shape[:-1], -1, 2))
 
@@ -58,25 +92,25 @@ def _reals(x: Tensor) -> Tensor:
     return torch.view_as_real(x).flatten(-2)
 
 
-def _turned(qkv: Tensor, turn: Tensor) -> tuple[Tensor, ...]:
-    """(U, L, 3, H, Dh), and (L, Dh/2) complex, to query, key and value, (U, H, L, Dh) each."""
-    return _reals(_pairs(qkv) * turn[:, None, None]).permute(2, 0, 3, 1, 4).unbind(0)
+def _turned(qkv: Tensor, there: Tensor) -> tuple[Tensor, ...]:
+    """(U, L, 3, H, Dh), and (L, 1, 1, Dh/2) complex, to query, key and value, (U, H, L, Dh) each."""
+    return _reals(_pairs(qkv) * there).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class _Turned(torch.autograd.Function):
     """`_turned`, whose backward pass turns back into one tensor."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, turn: Tensor) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(turn)
+    def forward(ctx: Any, qkv: Tensor, there: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(there)
         ctx.shape = qkv.shape
-        return _turned(qkv, turn)
+        return _turned(qkv, there)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (turn,) = ctx.saved_tensors
-        gathered, back = gradients[0].new_empty(ctx.shape), turn.conj().resolve_conj()
+        (there,) = ctx.saved_tensors
+        gathered, back = gradients[0].new_empty(ctx.shape), there[:, 0, 0].conj().resolve_conj()
         places = _pairs(gathered).permute(2, 0, 3, 1, 4).unbind(0)
         for place, gradient in zip(places, gradients, strict=True):
             torch.mul(_pairs(gradient), back, out=place)

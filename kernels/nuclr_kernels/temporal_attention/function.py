@@ -15,6 +15,8 @@ from nuclr_kernels.temporal_attention.reference import temporal_attention_refere
 from nuclr_kernels.temporal_attention.tiles import HEAD_WIDTHS, PATCH_BOUNDS, first_reaching, refusal
 from nuclr_kernels.tile_tables import capability_of
 
+_TABLE_DTYPES = (torch.float32, torch.float64)
+
 
 def temporal_attention(
     qkv: Tensor, cos: Tensor, sin: Tensor, *, rotate_value: bool = True, scale: float | None = None
@@ -47,22 +49,15 @@ def temporal_attention(
     """
     check_qkv(qkv)
     n_patches, head_dim = qkv.shape[1], qkv.shape[4]
-    if head_dim % 2:
-        raise ValueError(f"qkv must have an even head width to be rotated in pairs; got {head_dim}")
-    for name, table in (("cos", cos), ("sin", sin)):
-        expected = (n_patches, head_dim // 2)
-        if tuple(table.shape) != expected:
-            raise ValueError(
-                f"{name} must have shape (patches, head width / 2) = {expected}; got {tuple(table.shape)}"
-            )
-        if not table.is_floating_point() or table.element_size() < 4:
-            raise ValueError(
-                f"{name} must be float32 or float64, since phases lose their meaning below; got {table.dtype}"
-            )
-        if table.device != qkv.device:
-            raise ValueError(f"{name} must be on the device of qkv, {qkv.device}; got {table.device}")
-    if cos.dtype != sin.dtype:
-        raise ValueError(f"sin must have the dtype of cos, {cos.dtype}; got {sin.dtype}")
+    expected = (n_patches, head_dim // 2)
+    if not (
+        head_dim % 2 == 0
+        and cos.shape == sin.shape == expected
+        and cos.dtype is sin.dtype
+        and cos.dtype in _TABLE_DTYPES
+        and cos.device == sin.device == qkv.device
+    ):
+        raise ValueError(_wrong_tables(qkv, cos, sin))
     width = next((width for width in HEAD_WIDTHS if width == head_dim), 0)
     if n_patches == 0 or not _runs_fused(
         qkv.device, qkv.dtype, width, first_reaching(PATCH_BOUNDS, n_patches)
@@ -79,6 +74,24 @@ def temporal_attention(
     return out
 
 
+def _wrong_tables(qkv: Tensor, cos: Tensor, sin: Tensor) -> str:
+    """What is wrong with the tables, or with the width that they are for."""
+    n_patches, head_dim = qkv.shape[1], qkv.shape[4]
+    if head_dim % 2:
+        return f"qkv must have an even head width to be rotated in pairs; got {head_dim}"
+    expected = (n_patches, head_dim // 2)
+    for name, table in (("cos", cos), ("sin", sin)):
+        if tuple(table.shape) != expected:
+            return f"{name} must have shape (patches, head width / 2) = {expected}; got {tuple(table.shape)}"
+        if table.dtype not in _TABLE_DTYPES:
+            return (
+                f"{name} must be float32 or float64, since phases lose their meaning below; got {table.dtype}"
+            )
+        if table.device != qkv.device:
+            return f"{name} must be on the device of qkv, {qkv.device}; got {table.device}"
+    return f"sin must have the dtype of cos, {cos.dtype}; got {sin.dtype}"
+
+
 def _autocast(qkv: Tensor) -> Tensor:
     """What scaled_dot_product_attention would do, which the reference calls."""
     kind = qkv.device.type
@@ -91,5 +104,5 @@ def _autocast(qkv: Tensor) -> Tensor:
 def _runs_fused(device: torch.device, dtype: torch.dtype, head_dim: int, patch_bound: int) -> bool:
     """Whether the kernel runs; a constant of the compiled program under `torch.compile`."""
     return runs_fused(
-        "temporal_attention", device, refusal(dtype, head_dim, patch_bound, capability_of(device))
+        "temporal_attention", device, lambda: refusal(dtype, head_dim, patch_bound, capability_of(device))
     )
