@@ -65,12 +65,16 @@ def assert_same_in_both_passes(
     return found_grad
 
 
+@pytest.mark.parametrize("large", [3, 500])
 @pytest.mark.parametrize("few_numbers", [0, 1 << 18])
 @pytest.mark.parametrize("sizes", RUNS, ids=str)
 def test_population_attention_is_that_of_the_reference(
-    sizes: list[int], few_numbers: int, monkeypatch: pytest.MonkeyPatch
+    sizes: list[int], few_numbers: int, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(population_cpu, "FEW_NUMBERS", few_numbers)
+    monkeypatch.setattr(population_cpu, "LARGE", large)
+    monkeypatch.setattr(population_cpu, "LARGE_RECORDED", large)
+    population_cpu._runs.cache_clear()
     bounds = offsets(sizes).tolist()
     gradient = assert_same_in_both_passes(
         lambda x: population_attention(x, offsets(sizes), scale=0.7),

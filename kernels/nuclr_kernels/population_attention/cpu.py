@@ -10,7 +10,7 @@ Letters in shapes: c populations of a run, n units of each, L patches, H heads, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, islice, pairwise
@@ -23,6 +23,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 TINY, SMALL, FEW_UNITS = 2, 4, 64
 """A copy and one call serve best: populations of `TINY` size and, for a gradient, `SMALL` ones, few units."""
+LARGE, LARGE_RECORDED = 1000, 500
+"""Units of a population from which its query, key and value are copied first, for a gradient the latter.
+
+Every tile of queries reads all keys and values, and in the projection each unit lies on pages of its own.
+"""
 FEW_NUMBERS = 1 << 18
 """Of the projection for one call, up to which autograd's own two copies cost less than another node."""
 
@@ -58,17 +63,24 @@ class _Run:
         size: n.
         call: What one call works on: all of it, one patch of all populations, or one population.
         calls: How many there are.
+        copied: Populations are so large that they are copied, one by one.
     """
 
     count: int
     size: int
     call: Literal["all", "patch", "population"]
     calls: int
+    copied: bool = False
 
     def cut(self, qkv: Tensor) -> Sequence[Tensor]:
         """The calls' (3, batch, H, n, Dh) of a (c * n, L, 3, H, Dh) projection: views, but where all of
-        several populations larger than one unit is worked on at once.
+        several populations larger than one unit is worked on at once, or they are `copied`.
         """
+        pieces = self.places(qkv)
+        return [piece.contiguous() for piece in pieces] if self.copied else pieces
+
+    def places(self, qkv: Tensor) -> Sequence[Tensor]:
+        """Where in the projection the calls' tensors are."""
         if self.count == 1:
             return (qkv.permute(2, 1, 3, 0, 4),)
         if self.call == "population":
@@ -89,6 +101,9 @@ class _Run:
         return [by_population.flatten(0, 1)]
 
 
+_Cut = Callable[[_Run, Tensor], Sequence[Tensor]]
+
+
 @lru_cache(maxsize=16)  # the layers of a model ask about the same batch
 def _runs(bounds: tuple[int, ...], n_patches: int, recorded: bool) -> tuple[_Run, ...]:
     sizes = [stop - start for start, stop in pairwise(bounds) if stop > start]
@@ -98,6 +113,8 @@ def _runs(bounds: tuple[int, ...], n_patches: int, recorded: bool) -> tuple[_Run
 
 
 def _run(count: int, size: int, n_patches: int, *, alone: bool, recorded: bool) -> _Run:
+    if size >= (LARGE_RECORDED if recorded else LARGE):
+        return _Run(count, size, "population", count, copied=True)
     small = size <= TINY or (recorded and size <= SMALL and count * size <= FEW_UNITS)
     if size == 1 or (alone and small):
         return _Run(count, size, "all", 1)
@@ -106,17 +123,17 @@ def _run(count: int, size: int, n_patches: int, *, alone: bool, recorded: bool) 
     return _Run(count, size, "patch", n_patches)
 
 
-def _parts(qkv: Tensor, runs: Sequence[_Run]) -> tuple[Tensor, ...]:
+def _parts(qkv: Tensor, runs: Sequence[_Run], cut: _Cut = _Run.cut) -> tuple[Tensor, ...]:
     """Query, key and value of one call after the other."""
     if len(runs) == 1:
-        return tuple(part for piece in runs[0].cut(qkv) for part in piece.unbind(0))
+        return tuple(part for piece in cut(runs[0], qkv) for part in piece.unbind(0))
     of_runs = torch.split(qkv, [run.count * run.size for run in runs])
-    pieces = (piece for part, run in zip(of_runs, runs, strict=True) for piece in run.cut(part))
+    pieces = (piece for part, run in zip(of_runs, runs, strict=True) for piece in cut(run, part))
     return tuple(part for piece in pieces for part in piece.unbind(0))
 
 
 def _gathers(qkv: Tensor, runs: Sequence[_Run]) -> bool:
-    """Whether the gradient is gathered by `_Parts`; it writes to views, so `_parts` must give some."""
+    """Whether the gradient is gathered by `_Parts`; it writes to places, so there must be some."""
     return len(runs) > 1 or runs[0].calls > 1 or (runs[0].count == 1 and qkv.numel() > FEW_NUMBERS)
 
 
@@ -132,6 +149,6 @@ class _Parts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         gathered = gradients[0].new_empty(ctx.shape)
-        for place, gradient in zip(_parts(gathered, ctx.runs), gradients, strict=True):
+        for place, gradient in zip(_parts(gathered, ctx.runs, _Run.places), gradients, strict=True):
             place.copy_(gradient)
         return gathered, None
