@@ -224,7 +224,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         table = Path(scratch) / "units.parquet"
         write_embeddings(simulated_table(units, dim, options.seed), table)
-        folder = Path(scratch) / "units-probes" / "cell_type" / f"subject-default-folds-{FOLDS}"
+        folder = (
+            Path(scratch) / "units-probes" / "cell_type" / f"subject-default-folds-{FOLDS}-baselines-none"
+        )
         f1: dict[str, float] = {}
         for _ in range(repeats):
             for role in seconds:

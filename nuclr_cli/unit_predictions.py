@@ -138,12 +138,14 @@ def common_source(predictions: Sequence[UnitPredictions], needed_for: str) -> Pa
         found = f"the units come from {', '.join(sources)}" if sources else "nothing says where it is"
         raise ReaderError(
             f"{needed_for} needs the recording that the units were read from, and {found}.",
-            "Name it: --source PATH" if len(sources) < 2 else "Export one session at a time: --session NAME",
+            "--data FOLDER with their session files, which say where it is, or name it: --source PATH"
+            if len(sources) < 2
+            else "Export one session at a time: --session NAME",
         )
     path = Path(sources[0])
     if not path.exists():
         raise ReaderError(
-            f"{needed_for} needs {path}, which the units were read from; it is not there any more.",
-            "Say where it is now: --source PATH",
+            f"{needed_for} needs {path}, which the units were read from; it is gone.",
+            "Put it back, or say where it is now: --source PATH",
         )
     return path

@@ -135,10 +135,9 @@ def test_none_reads_no_recording(place: Place, tmp_path: Path) -> None:
     )
     assert made == ()
     assert {one.why for one in missing} == {"--baselines none"}
-    _, missing = representations(
-        place.source, rows_of(place.source), tmp_path / "gone", SilentReporter(), "fast"
-    )
-    assert [one.why == "--baselines fast" for one in missing] == [False, True, True, False, True]
+    with pytest.raises(InputError, match=r"--data .*gone does not exist") as caught:
+        representations(place.source, rows_of(place.source), tmp_path / "gone", SilentReporter(), "fast")
+    assert "--baselines none" in caught.value.fix
 
 
 def test_another_level_is_refused_before_anything_is_read() -> None:

@@ -18,7 +18,8 @@ from sklearn.metrics import (
 from nuclr_cli.evaluation.bootstrap import bootstrap_scores, draw_weights, interval, resampling_plan
 from nuclr_cli.evaluation.metrics import confusion, per_class, scores
 from nuclr_cli.evaluation.permutation import default_permutations, permutation_test
-from nuclr_cli.evaluation.records import MethodPredictions, compare, verdict
+from nuclr_cli.evaluation.records import MethodPredictions, compare
+from nuclr_cli.evaluation.verdicts import classification_verdict
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=80)
 
@@ -147,9 +148,11 @@ def test_differences_are_paired_and_signed():
 
 
 def test_the_verdict_is_plain():
-    assert verdict(compared(0.8, 0.5)).startswith("NuCLR has the highest macro F1")
-    assert verdict(compared(0.5, 0.8)).startswith("NuCLR does not win: features has the highest macro F1")
-    same = verdict(compared(0.6, 0.6), ["untrained encoder"])
+    assert classification_verdict(compared(0.8, 0.5)).startswith("NuCLR has the highest macro F1")
+    assert classification_verdict(compared(0.5, 0.8)).startswith(
+        "NuCLR does not win: features has the highest macro F1"
+    )
+    same = classification_verdict(compared(0.6, 0.6), ["untrained encoder"])
     assert "may be luck" in same
     assert same.endswith("Not compared with: untrained encoder.")
 

@@ -169,7 +169,7 @@ def test_the_command_writes_curve_table_picture_and_record(
     whole = nuclr("probe", "--label", "cell_type", "--baselines", "fast", "--json", cwd=run_folder).json
     last = record["curves"][0]["points"][-1]["macro_f1"]["value"]
     assert last == pytest.approx(whole["methods"][0]["macro_f1"]["value"])
-    assert Path(whole["folder"]).name == "subject-default"
+    assert Path(whole["folder"]).name == "subject-default-baselines-fast"
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,11 @@ def test_the_error_after_calibration_is_not_that_of_the_units_it_was_fitted_on()
     probabilities = np.full((n, 2), 0.2)
     probabilities[np.arange(n), said] = 0.8
     report = calibrate(probabilities, truth, parts, "subjects")
-    together = report.calibration.apply(probabilities)
+    together = Calibration("temperature", "", fit_temperature(probabilities, truth)).apply(probabilities)
     assert reliability(together, said, truth).ece < 0.05
-    assert report.after.ece > 0.15
+    assert report.rejected is not None
+    assert report.rejected.after.ece > 0.15
+    assert report.calibration.method == "none"
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.06, 19.0), st.integers(2, 6))

@@ -315,7 +315,7 @@ def test_planted_connections_are_found_beside_every_baseline(record: PairsRecord
     assert chance.roc_auc.value == 0.5
     assert {one.name for one in record.missing_baselines} == {"activity_pca", "acg_3d", "untrained"}
     assert record.verdict == directed.verdict
-    assert record.verdict.startswith("NuCLR has the highest average precision")
+    assert record.verdict.startswith("Of the methods compared, NuCLR has the highest average precision")
     assert (record.kind, record.split, len(directed.folds)) == ("pairs", "subject", 4)
     assert record.n_across == 0
     assert record.n_tested + record.n_without_embedding == record.n_pairs
@@ -324,7 +324,7 @@ def test_planted_connections_are_found_beside_every_baseline(record: PairsRecord
 def test_the_folder_holds_everything_and_a_probe_that_loads_without_trust(
     record: PairsRecord, place: Place
 ) -> None:
-    assert record.folder == place.run.folder / "probes" / "pairs-wired" / "subject-both"
+    assert record.folder == place.run.folder / "probes" / "pairs-wired" / "subject-both-baselines-fast"
     assert {path.name for path in record.folder.iterdir()} == {
         "report.json", "predictions.parquet", "curves.png", "scores.png", "split.json", "probe.skops",
         "card.json",
@@ -396,7 +396,7 @@ def test_the_order_of_either_table_changes_no_score(
     )
     again = place.probe(shuffled, features="directed")
     assert again.results[0].methods[0] == record.results[0].methods[0]
-    assert again.folder.name == "subject-directed"
+    assert again.folder.name == "subject-directed-baselines-none"
     order = np.random.default_rng(1).permutation(place.table.n_units)
     columns = {
         f.name: getattr(place.table, f.name)[order]
@@ -595,4 +595,4 @@ def test_the_command_prints_tables_and_one_json_document(place: Place) -> None:
     done = invoke(place, "--pairs", place.pairs, "--pair-features", "symmetric", "--json", "--quiet")
     document = json.loads(done.stdout)
     assert (document["kind"], document["main"]) == ("pairs", "symmetric")
-    assert document["folder"].endswith("subject-symmetric")
+    assert document["folder"].endswith("subject-symmetric-baselines-none")

@@ -128,18 +128,18 @@ def test_balance_and_c_change_the_probe_and_are_written_down(file):
     assert (default.balance, default.c, default.c_saved) == ("weights", 1.0, 1.0)
     assert [fold.c for fold in default.folds] == [1.0] * 4
     flat = ask(file, balance="none", c=0.001)
-    assert flat.folder.name == "subject-default-balance-none-C-0.001"
+    assert flat.folder.name == "subject-default-balance-none-C-0.001-baselines-none"
     assert skops.io.load(flat.folder / "probe.skops", trusted=[])[-1].get_params()["class_weight"] is None
     rare = [next(one for one in record.per_class if one.name == "VIP") for record in (default, flat)]
     assert rare[0].recall > rare[1].recall  # without balance, a strong penalty gives up the rare class
     again = ask(file, balance="weights")
     assert again.folder == default.folder  # it is what the variant does anyway
-    assert ask(file, variant="paper", balance="oversample").folder.name == "subject-paper"
+    assert ask(file, variant="paper", balance="oversample").folder.name == "subject-paper-baselines-none"
 
 
 def test_a_nested_c_is_recorded_for_each_fold_and_for_the_probe_that_is_kept(file):
     record = ask(file, c="nested")
-    assert record.folder.name == "subject-default-C-nested"
+    assert record.folder.name == "subject-default-C-nested-baselines-none"
     assert len(record.c_grid) == 7
     assert record.c_inner == "at most 5 folds of the training subjects"
     assert all(fold.c in record.c_grid for fold in record.folds)
@@ -165,7 +165,7 @@ def test_nested_is_refused_where_no_fold_can_choose(file, tmp_path):
 
 def test_folds_of_subjects_are_saved_and_read_back(file):
     record = ask(file, folds=2)
-    assert record.folder.name == "subject-default-folds-2"
+    assert record.folder.name == "subject-default-folds-2-baselines-none"
     assert "2 folds of whole subjects" in record.split_how
     assert len(record.folds) == 2
     table = load_embeddings(file)
@@ -180,7 +180,7 @@ def test_folds_of_subjects_are_saved_and_read_back(file):
 def test_the_parent_first_stands_beside_the_flat_probe(file):
     record = ask(file, parent="class")
     found = record.hierarchy
-    assert record.folder.name == "subject-default-parent-class"
+    assert record.folder.name == "subject-default-baselines-none-parent-class"
     assert found.flat == record.methods[0].macro_f1
     assert found.hierarchical_minus_flat.value == pytest.approx(found.hierarchical.value - found.flat.value)
     assert [(one.name, one.children) for one in found.parents] == [
@@ -232,9 +232,9 @@ def test_a_column_whose_name_has_a_comma_is_one_label(file, tmp_path):
     path = tmp_path / "comma.parquet"
     table = make_table()
     write_embeddings(dataclasses.replace(table, labels={"class,old": table.labels["class"]}), path)
-    assert [one.label for one in probe_labels(ProbeConfig("", embeddings=path), ["class,old"])] == [
-        "class,old"
-    ]
+    assert [
+        one.label for one in probe_labels(ProbeConfig("", embeddings=path, baselines="none"), ["class,old"])
+    ] == ["class,old"]
 
 
 def test_sessions_are_described_once_for_all_labels(tmp_path):

@@ -372,7 +372,7 @@ def test_neither_the_tables_order_nor_a_second_run_changes_a_number(
     write_embeddings(dataclasses.replace(place.table, labels={}, **columns), path)
     again = place.probe(embeddings=path)
     assert again.methods[0].r2.value == pytest.approx(record.methods[0].r2.value, abs=1e-9)
-    assert again.folder == tmp_path / "shuffled-probes" / "depth_um" / "subject-ridge"
+    assert again.folder == tmp_path / "shuffled-probes" / "depth_um" / "subject-ridge-baselines-none"
 
 
 def test_texts_that_are_numbers_are_read_and_completed_from_the_session_files(
@@ -410,7 +410,7 @@ def test_a_table_of_the_users_gives_the_values_by_key(place: Place, tmp_path: Pa
     assert record.methods[0].r2.value > 0.9
     assert record.target_from == "t.csv"
     assert record.n_without_target == 8
-    assert record.folder.name.startswith("subject-ridge-")
+    assert record.folder.name.startswith("subject-ridge-baselines-none-")
     assert any("1 row of t.csv" in text for text in listener.warnings)
     rows = pq.read_table(record.folder / "predictions.parquet").to_pylist()
     for row, (_, unit, depth) in zip(rows, keys, strict=True):
@@ -438,7 +438,7 @@ def test_held_out_subjects_are_the_test_and_a_split_file_is_followed(place: Plac
     path = tmp_path / "mine.csv"
     path.write_text("subject,role\ns0,test\ns1,train\ns2,train\n")
     by_file = place.probe(split=str(path))
-    assert by_file.folder.name == "file-mine-ridge"
+    assert by_file.folder.name == "file-mine-ridge-baselines-none"
     assert by_file.n_not_in_split == N_UNITS - 1
     again = place.probe(split=str(by_file.folder / "split.json"))
     assert again.methods[0].r2.value == by_file.methods[0].r2.value
@@ -557,4 +557,4 @@ def test_the_command_prints_a_table_and_one_json_document(place: Place) -> None:
     done = invoke(place, "--target", "depth_um", "--json", "--quiet")
     document = json.loads(done.stdout)
     assert document["kind"] == "regression"
-    assert document["folder"].endswith("subject-ridge")
+    assert document["folder"].endswith("subject-ridge-baselines-none")

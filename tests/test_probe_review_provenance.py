@@ -376,11 +376,11 @@ def test_other_folds_of_a_number_do_not_replace_the_answer(file):
     )
     records = [ask_target(file, runs=runs, **options) for options in asked]
     assert [record.folder.name for record in records] == [
-        "subject-ridge",
-        "subject-ridge-folds-2",
-        "unit-ridge",
-        "unit-ridge-folds-4",
-        "unit-ridge-folds-2",
+        "subject-ridge-baselines-none",
+        "subject-ridge-folds-2-baselines-none",
+        "unit-ridge-baselines-none",
+        "unit-ridge-folds-4-baselines-none",
+        "unit-ridge-folds-2-baselines-none",
     ]
     for record, n_folds in zip(records, (4, 2, 5, 4, 2), strict=True):
         assert len(json.loads(kept(record))["folds"]) == n_folds
@@ -393,9 +393,9 @@ def test_other_folds_and_another_table_of_pairs_do_not_replace_the_answer(file, 
     first = ask_pairs(file, one, **asked)
     before = kept(first)
     folds, second = ask_pairs(file, one, folds=2, **asked), ask_pairs(file, other, **asked)
-    assert first.folder.name == "subject-directed"
-    assert folds.folder.name == "subject-directed-folds-2"
-    assert second.folder.name == f"subject-directed-{second.pairs_sha256[:8]}"
+    assert first.folder.name == "subject-directed-baselines-none"
+    assert folds.folder.name == "subject-directed-folds-2-baselines-none"
+    assert second.folder.name == f"subject-directed-baselines-none-{second.pairs_sha256[:8]}"
     assert first.folder.parent == folds.folder.parent == second.folder.parent
     assert kept(first) == before
     # The same question finds its own place again, in whatever order they are asked.

@@ -285,25 +285,37 @@ def test_the_untrained_baseline_follows_the_data(tmp_path):
 def test_embeddings_without_their_run_are_probed_and_the_gaps_are_named(place, tmp_path):
     path = tmp_path / "copied.parquet"
     shutil.copy(place.run.embeddings, path)
+    asked = {"embeddings": path, "runs": tmp_path / "nowhere"}
+    with pytest.raises(InputError, match=r"The run that made .* was not found") as caught:
+        place.probe(**asked)
+    assert caught.value.exit_code == 3
+    assert "--data DATA" in caught.value.fix
+    assert "--baselines none" in caught.value.fix
+    assert not (tmp_path / "copied-probes").exists()
     listener = Listener()
-    record = place.probe(embeddings=path, runs=tmp_path / "nowhere", listener=listener)
+    record = place.probe(**asked, baselines="none", listener=listener)
     assert record.knowledge == "unknown"
     assert {one.name for one in record.missing_baselines} == set(MADE)
     assert [method.name for method in record.methods] == ["nuclr", "majority", "chance"]
+    assert "highest" not in record.verdict  # to be above a guess is no victory
+    assert "compared with guesses only" in record.verdict
     assert "Not compared with: rate + ISI" in record.verdict
-    assert sum("Baseline missing" in text for text in listener.warnings) == 5
+    assert sum("without its baselines" in text for text in listener.warnings) == 1
     assert "baselines" not in listener.tasks  # nothing to wait for
-    record = place.probe(embeddings=path, runs=tmp_path / "nowhere", data=place.run.data)
+    record = place.probe(**asked, data=place.run.data)
     assert [one.name for one in record.missing_baselines] == ["window_average", "untrained"]
+    assert record.verdict.startswith(("Of the methods compared, NuCLR has", "NuCLR does not win"))
 
 
-def test_a_baseline_that_lacks_units_is_missing_as_a_whole(place, tmp_path):
+def test_baselines_are_made_of_all_sessions_or_not_at_all(place, tmp_path):
     data = tmp_path / "part"
     data.mkdir()
     shutil.copy(place.run.data / "s0.h5", data)
-    record = place.probe(data=data)
-    assert len(record.missing_baselines) == 5
-    assert "3 of 4 sessions are not in" in record.missing_baselines[0].why
+    with pytest.raises(InputError, match="3 of 4 sessions of the embeddings are not in") as caught:
+        place.probe(data=data)
+    assert "--baselines none" in caught.value.fix
+    with pytest.raises(InputError, match=r"--data .*absent does not exist"):
+        place.probe(data=tmp_path / "absent")
 
 
 def test_calcium_has_every_baseline_but_the_one_made_of_spikes(tmp_path):

@@ -23,7 +23,7 @@ from nuclr_cli.workflows.report import ReportConfig, report
 from nuclr_cli.workflows.reporting import SilentReporter
 from nuclr_cli.workflows.runs import Run, open_run
 
-PROBE = "probes/cell_type/subject-default"
+PROBE = "probes/cell_type/subject-default-baselines-none"
 
 
 class Listener(SilentReporter):

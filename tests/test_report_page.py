@@ -178,9 +178,11 @@ def test_the_map_is_the_principal_components(run: Run, data: dict[str, Any]) -> 
 def test_predictions_and_probabilities_are_those_of_the_probe(run: Run, data: dict[str, Any]) -> None:
     import pyarrow.parquet as pq
 
-    stored = pq.read_table(run.folder / "probes/cell_type/subject-default/predictions.parquet").to_pylist()
+    stored = pq.read_table(
+        run.folder / "probes/cell_type/subject-default-baselines-none/predictions.parquet"
+    ).to_pylist()
     columns = {one["title"]: one for one in data["units"]["categories"]}
-    column = columns["predicted cell_type (subject-default)"]
+    column = columns["predicted cell_type (subject-default-baselines-none)"]
     shown = [column["levels"][code] for code in unpacked(column["codes"])]
     assert shown == [row["prediction"] or "" for row in stored]
     chance = unpacked(column["probability"])
@@ -192,7 +194,9 @@ def test_predictions_and_probabilities_are_those_of_the_probe(run: Run, data: di
 
 
 def test_numbers_of_the_report_are_those_of_the_record(run: Run, document: Document) -> None:
-    stored = json.loads((run.folder / "probes/cell_type/subject-default/report.json").read_text())
+    stored = json.loads(
+        (run.folder / "probes/cell_type/subject-default-baselines-none/report.json").read_text()
+    )
     for method in stored["methods"]:
         score = method["macro_f1"]
         assert f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]" in document.text
@@ -210,7 +214,7 @@ def test_intervals_by_class_hold_the_values_and_vary(run: Run, record: ReportRec
     from nuclr_cli.workflows.report_results import Classification, read_result
     from nuclr_cli.workflows.report_units import read_predictions
 
-    folder = run.folder / "probes/cell_type/subject-default"
+    folder = run.folder / "probes/cell_type/subject-default-baselines-none"
     result = read_result(folder / "report.json")
     assert isinstance(result, Classification)
     columns = read_predictions(folder / "predictions.parquet", load_embeddings(run.embeddings))

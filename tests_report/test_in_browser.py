@@ -142,7 +142,7 @@ def test_hover_tells_the_unit(browser: Browser, page: Path) -> None:
     assert said["rate"].endswith(" Hz")
     assert float(said["rate"].split()[0]) > 0
     assert said["brain_region"] in ("CA1", "CA3", "DG")
-    predicted = said["predicted cell_type (subject-default)"]
+    predicted = said["predicted cell_type (subject-default-baselines-none)"]
     assert 0 < float(predicted.partition("(p = ")[2].rstrip(")")) <= 1
 
 

@@ -57,7 +57,8 @@ def _numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is not a list of numbers.", param_hint="--label-fractions"
+            f"{text!r} is not a list of numbers; write fractions, e.g. 0.01,0.1,1 (0.1 is 10 %).",
+            param_hint="--label-fractions",
         ) from None
 
 
@@ -77,7 +78,8 @@ def show(console: Console, record: LabelEfficiencyRecord) -> None:
                 ),
             )
             for curve in record.curves
-        ],
+        ]
+        + [(one.title, "missing", *[""] * (len(points) - 1)) for one in record.missing_baselines],
         right=tuple(range(1, len(points) + 1)),
     )
     for curve in record.curves:

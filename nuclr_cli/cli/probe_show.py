@@ -50,8 +50,8 @@ def show(console: Console, record: ProbeRecord) -> None:
     if record.c_grid:
         chosen = sorted({fold.c for fold in record.folds if fold.c is not None})
         console.print(
-            f"C chosen in {record.c_inner}: {', '.join(f'{c:g}' for c in chosen)}; the probe that is kept "
-            f"has {record.c_saved:g}."
+            f"C of the folds: {', '.join(f'{c:g}' for c in chosen)}, chosen within each one's training units "
+            f"({record.c_inner}); C of the probe that is kept: {record.c_saved:g}."
         )
     few = ": too few for more than a rough guide" if record.n_resampled < FEW_SUBJECTS else ""
     console.print(f"Intervals: {record.bootstrap} resamples of {record.n_resampled} {record.resampled}{few}.")

@@ -1,12 +1,14 @@
 """Probabilities that mean what they say: temperature or isotonic calibration, fitted on validation units.
 
 Fitted on the out-of-fold predictions of the probe's own split, so no unit calibrates a probe that it
-trained. The result is a handful of numbers: scikit-learn's CalibratedClassifierCV would have to be trusted
-to load from a file, and fits as many probes as there are folds.
+trained. A correction is kept only where it helps units that it was not fitted on: few validation units may
+well make probabilities worse. The result is a handful of numbers: scikit-learn's CalibratedClassifierCV would
+have to be trusted to load from a file, and fits as many probes as there are folds.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -45,7 +47,7 @@ class Calibration:
         method: ``temperature``: p_k ** (1 / T), divided by the sum (Guo et al. 2017, arXiv 1706.04599): the
             order of the classes stays. ``isotonic``: one rising curve for each class, divided by the sum.
             ``none``: as the probe gives it.
-        why: Why this method, one sentence.
+        why: Why this method.
         temperature: T; above 1 the probe was too sure, below 1 too unsure.
         curves: K curves of the isotonic method, in the order of the classes; () otherwise.
     """
@@ -78,6 +80,21 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A correction that was tried, and not kept.
+
+    Attributes:
+        method: ``temperature`` or ``isotonic``.
+        cross_fitted: As in `CalibrationReport`, of the trial.
+        after: What the probabilities would have been worth, cross-fitted.
+    """
+
+    method: Method
+    cross_fitted: str
+    after: Reliability
+
+
+@dataclass(frozen=True)
 class CalibrationReport:
     """A calibration, and what it does to units that it was not fitted on.
 
@@ -85,10 +102,12 @@ class CalibrationReport:
         calibration: Fitted on all validation units.
         n_units: Validation units.
         cross_fitted: What `after` and `thresholds` rest on: each part predicted by a calibration fitted
-            on the others (``4 folds``); empty when nothing was fitted.
+            on the others (``4 folds``); empty when nothing is corrected.
         before: Of the probe's own probabilities.
-        after: Of the calibrated ones, cross-fitted.
-        thresholds: Accuracy by threshold of the calibrated ones, cross-fitted.
+        after: Of those that `calibration` gives, cross-fitted; `before` when nothing is corrected.
+        thresholds: Accuracy by threshold of those that `calibration` gives, cross-fitted.
+        rejected: The correction that would have made probabilities worse; None where one was kept, or none
+            was tried.
     """
 
     calibration: Calibration
@@ -97,6 +116,7 @@ class CalibrationReport:
     before: Reliability
     after: Reliability
     thresholds: ThresholdCurve
+    rejected: Trial | None = None
 
 
 def calibrate(
@@ -105,7 +125,7 @@ def calibrate(
     parts: NDArray[np.int64],
     parts_name: str,
 ) -> CalibrationReport:
-    """Choose and fit a calibration.
+    """Choose and fit a calibration, or none where it does not help, see `helps`.
 
     Args:
         probabilities: (n, K) out-of-fold probabilities of the probe, no NaN, n > 0. 0 for a class that the
@@ -127,16 +147,80 @@ def calibrate(
             after=before[0],
             thresholds=before[1],
         )
-    calibration, held_out = _choose(probabilities, truth, parts)
-    after = _judge(held_out, probabilities, truth)
+    cross_fitted = f"{n_parts} {parts_name}"
+    tried = [
+        (calibration, *_judge(held_out, probabilities, truth))
+        for calibration, held_out in _candidates(probabilities, truth, parts)
+    ]
+    for calibration, after, thresholds in tried:
+        if helps(calibration.method, before[0], after):
+            return CalibrationReport(
+                calibration=calibration,
+                n_units=len(truth),
+                cross_fitted=cross_fitted,
+                before=before[0],
+                after=after,
+                thresholds=thresholds,
+            )
+    calibration, after, _ = tried[0]
+    trial = Trial(calibration.method, cross_fitted, after)
     return CalibrationReport(
-        calibration=calibration,
+        calibration=Calibration("none", _refusal(before[0], trial)),
         n_units=len(truth),
-        cross_fitted=f"{n_parts} {parts_name}",
+        cross_fitted="",
         before=before[0],
-        after=after[0],
-        thresholds=after[1],
+        after=before[0],
+        thresholds=before[1],
+        rejected=trial,
     )
+
+
+def helps(method: Method, before: Reliability, after: Reliability) -> bool:
+    """Whether a correction makes probabilities better on units that it was not fitted on.
+
+    Args:
+        method: Of the correction.
+        before: Without it.
+        after: With it, cross-fitted.
+    """
+    # The Brier score judges first. It is proper: lowest for probabilities that are true. The calibration
+    # error is not (promising everybody the mean accuracy brings it to 0), and with few units it is mostly the
+    # noise of its bins, which one unit across an edge moves. Log loss is proper, too, but has no finite value
+    # where an isotonic curve, or a fold that never trained on it, gives the true class 0.
+    if after.brier >= before.brier:
+        return False
+    # And nothing is called calibrated whose calibration error rose: a correction that is worth something
+    # lowers both, and where the two disagree there is little to gain.
+    if after.ece <= before.ece:
+        return True
+    # Too much of a rare class and as much too little of a frequent one cancel in the likeliest class, so its
+    # error may be near 0 before. Curves, unlike one temperature, mend that class by class.
+    return method == "isotonic" and before.class_ece - after.class_ece > after.ece - before.ece
+
+
+def _refusal(before: Reliability, trial: Trial) -> str:
+    """Why a correction is not kept."""
+    after = trial.after
+    error = f"ECE from {_pair(before.ece, after.ece)}"
+    brier = f"the Brier score from {_pair(before.brier, after.brier)}"
+    if after.brier == before.brier:
+        would = f"left the Brier score at {before.brier:.4f}"
+    elif after.brier < before.brier:
+        would = f"raised {error}"
+    elif after.ece > before.ece:
+        would = f"raised {error}, and {brier}"
+    else:
+        would = f"raised {brier}"
+    return (
+        f"Left uncorrected: calibration would have {would} ({trial.method}, cross-fitted over "
+        f"{trial.cross_fitted})."
+    )
+
+
+def _pair(before: float, after: float) -> str:
+    """``0.069 to 0.089``, with as many digits as tell the two apart."""
+    digits = next((n for n in range(3, 16) if f"{before:.{n}f}" != f"{after:.{n}f}"), 16)
+    return f"{before:.{digits}f} to {after:.{digits}f}"
 
 
 def fit_temperature(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
@@ -180,10 +264,10 @@ def fit_curves(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> 
     return tuple(curves)
 
 
-def _choose(
+def _candidates(
     probabilities: NDArray[np.float64], truth: NDArray[np.int64], parts: NDArray[np.int64]
-) -> tuple[Calibration, NDArray[np.float64]]:
-    """The calibration, and the probabilities that its kind gives to each part when fitted on the others."""
+) -> list[tuple[Calibration, NDArray[np.float64]]]:
+    """Calibrations, best first, and what the kind of each gives to every part when fitted on the others."""
 
     def temperature(p: NDArray[np.float64], t: NDArray[np.int64]) -> Calibration:
         return Calibration("temperature", "", temperature=fit_temperature(p, t))
@@ -199,13 +283,15 @@ def _choose(
             f"One number suits {len(truth)} validation units, {smallest} of the smallest class; isotonic "
             f"curves are tried from {ISOTONIC_UNITS} and {ISOTONIC_PER_CLASS} on."
         )
-        return Calibration("temperature", why, fit_temperature(probabilities, truth)), tempered
+        return [(dataclasses.replace(temperature(probabilities, truth), why=why), tempered)]
     curved = _cross_fitted(isotonic, probabilities, truth, parts)
     scores = [_judge(one, probabilities, truth)[0].brier for one in (tempered, curved)]
     why = f"Cross-fitted Brier score: isotonic {scores[1]:.4f}, temperature {scores[0]:.4f}."
-    if scores[1] < scores[0]:
-        return Calibration("isotonic", why, curves=fit_curves(probabilities, truth)), curved
-    return Calibration("temperature", why, fit_temperature(probabilities, truth)), tempered
+    both = [
+        (dataclasses.replace(fit(probabilities, truth), why=why), held_out)
+        for fit, held_out in ((temperature, tempered), (isotonic, curved))
+    ]
+    return both[::-1] if scores[1] < scores[0] else both
 
 
 def _cross_fitted(

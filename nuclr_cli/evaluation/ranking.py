@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.bootstrap import FEW_SUBJECTS, ResamplingPlan, draw_weights, interval
 from nuclr_cli.evaluation.pair_splits import Rows, units_of_pairs
-from nuclr_cli.evaluation.records import Score
+from nuclr_cli.evaluation.records import CHANCE, Score
 from nuclr_cli.evaluation.splits import Strings
-from nuclr_cli.evaluation.verdicts import plain_verdict
+from nuclr_cli.evaluation.verdicts import Rival, plain_verdict
 
 Floats = NDArray[np.float64]
 
@@ -213,7 +213,7 @@ def compare_pairs(
     prevalence, often = np.array(connected.mean()), np.concatenate(shares)
     results.append(
         PairResult(
-            name="chance",
+            name=CHANCE,
             title="chance (share of connected pairs)",
             average_precision=_score(prevalence, often),
             roc_auc=Score(0.5, 0.5, 0.5),
@@ -235,5 +235,8 @@ def _score(value: Floats, spread: Floats) -> Score:
 
 def pair_verdict(methods: Sequence[PairResult], missing: Sequence[str] = ()) -> str:
     """Who has the highest average precision, in plain words. Arguments as for `plain_verdict`."""
-    rivals = [(method.title, method.average_precision, method.nuclr_minus) for method in methods[1:]]
+    rivals = [
+        Rival(method.title, method.average_precision, method.nuclr_minus, method.name != CHANCE)
+        for method in methods[1:]
+    ]
     return plain_verdict("average precision", methods[0].average_precision, rivals, missing)

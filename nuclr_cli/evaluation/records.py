@@ -19,7 +19,7 @@ from nuclr_cli.evaluation.bootstrap import (
 )
 from nuclr_cli.evaluation.metrics import Scores, confusion, scores
 
-NUCLR = "nuclr"
+NUCLR, MAJORITY, CHANCE = "nuclr", "majority", "chance"
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Judge:
         )
         spread = self._resampled.macro_f1 - float(expected.macro_f1)
         return _result(
-            "chance",
+            CHANCE,
             "chance",
             expected,
             simulated,
@@ -208,29 +208,3 @@ def _result(
 
 def _score(value: NDArray[np.float64], bounds: Interval) -> Score:
     return Score(float(value), bounds.low, bounds.high)
-
-
-def verdict(methods: Sequence[MethodResult], missing: Sequence[str] = ()) -> str:
-    """Who has the highest macro F1, by how much, and whether the interval of the difference excludes 0.
-
-    Args:
-        methods: NuCLR first.
-        missing: Names of baselines that could not be computed.
-    """
-    nuclr, others = methods[0], methods[1:]
-    rival = max(others, key=lambda method: method.macro_f1.value)
-    gap = rival.nuclr_minus
-    if gap is None:
-        raise ValueError("a baseline without its difference to NuCLR")
-    mine, theirs = f"{nuclr.macro_f1.value:.3f}", f"{rival.macro_f1.value:.3f}"
-    if gap.value > 0:
-        text = f"NuCLR has the highest macro F1, {mine}; the next best is {rival.title}, {theirs}."
-    elif gap.value < 0:
-        text = f"NuCLR does not win: {rival.title} has the highest macro F1, {theirs}; NuCLR has {mine}."
-    else:
-        text = f"NuCLR and {rival.title} have the same macro F1, {mine}."
-    text += f" NuCLR minus it: {gap.value:+.3f} (95% interval {gap.low:+.3f} to {gap.high:+.3f})"
-    text += "; the interval includes 0, so the difference may be luck." if gap.low <= 0 <= gap.high else "."
-    if missing:
-        text += f" Not compared with: {', '.join(missing)}."
-    return text

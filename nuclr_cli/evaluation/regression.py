@@ -12,12 +12,14 @@ from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.bootstrap import FEW_SUBJECTS, ResamplingPlan, draw_weights, interval
 from nuclr_cli.evaluation.records import Score
 from nuclr_cli.evaluation.splits import DEFAULT_FOLDS, Split, Strings, UnitKeys
-from nuclr_cli.evaluation.verdicts import plain_verdict
+from nuclr_cli.evaluation.verdicts import Rival, plain_verdict
 
 Floats = NDArray[np.float64]
 
 N_STRATA = 5
 MEAN = "mean"
+GUESSES = (MEAN, "session_mean", "subject_mean")
+"""Methods that know the numbers of training units and nothing of a tested one but where it is from."""
 """Name of the method that predicts the mean of each fold's training units: chance, for a number."""
 _AT_ONCE = 4_000_000  # weights held at a time: 32 MB
 
@@ -253,7 +255,10 @@ def regression_verdict(methods: Sequence[RegressionResult], missing: Sequence[st
         methods: NuCLR first.
         missing: Names of baselines that could not be computed.
     """
-    rivals = [(method.title, method.r2, method.nuclr_minus) for method in methods[1:]]
+    rivals = [
+        Rival(method.title, method.r2, method.nuclr_minus, method.name not in GUESSES)
+        for method in methods[1:]
+    ]
     text = plain_verdict("R2", methods[0].r2, rivals, missing)
     if methods[0].r2.value <= 0:
         text += " An R2 of 0 or less is no better than one number for all tested units."

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from nuclr_cli.workflows.freed_memory import keep_freed_memory
 from nuclr_cli.workflows.half_embeddings import HalfEmbeddings
 from nuclr_cli.workflows.pair_model import MODALITY_OF, encode, initial_model, token_kind
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
+from nuclr_cli.workflows.run_data import data_of, embed_command, is_data_of
 from nuclr_cli.workflows.runs import RUNS, Run, find_run, list_runs
 
 
@@ -92,11 +94,16 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
         reporter.note(f"run {run.record.name}, the newest (--run chooses another)")
     if run.record.state != "finished":
         reporter.warn(f"run {run.record.name} is not finished: it stands at step {run.record.step}")
-    own_data = config.data is None or config.data.resolve() == run.data
+    data = config.data or data_of(run, embed_command(run), reporter.note)
+    # The place alone tells for most; files of a copy have to be opened.
+    needs_own = config.out is None or config.select != "last"
+    own_data = needs_own and (config.data is None or is_data_of(run, config.data))
     if not own_data and config.out is None:
+        if not data.exists():
+            open_sessions(data)  # says what is wrong
         raise InputError(
-            f"{config.data} is not the data of run {run.record.name}; it needs a file of its own.",
-            f"nuclr embed {config.data} --run {run.folder} -o embeddings.parquet",
+            f"{data} does not hold the data of run {run.record.name}: its embeddings need an own file.",
+            _again(config, run),
         )
     out = config.out or run.embeddings
     device = choose_device(config.gpus)
@@ -126,12 +133,15 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
         return table, halves
 
     rule = cast(SelectRule, config.select)
-    # A run may have been moved without its data: only a rule that scores checkpoints needs them.
-    known = open_sessions(run.data) if rule != "last" else []
+    known: list[Session] = []
+    if rule != "last":
+        # The embedded sessions need not be those that the rule scores checkpoints on.
+        first = embed_command(run, "--select", rule) + ", then give this command --checkpoint STEP"
+        known = open_sessions(data if own_data else data_of(run, first, reporter.note))
     checkpoint, selection = select_checkpoint(
         run, known, rule, config.select_label, config.checkpoint, work, reporter
     )
-    sessions = open_sessions(config.data or run.data)
+    sessions = open_sessions(data)
     metadata = {
         "run": run.id,
         "checkpoint_step": str(checkpoint.step),
@@ -156,6 +166,21 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
     table = dataclasses.replace(table, metadata={**table.metadata, **said})
     write_embeddings(table, out)
     return embed_record(table, sessions, run, found, selection, device, out, time.monotonic() - began)
+
+
+def _again(config: EmbedConfig, run: Run) -> str:
+    """The command, with a file of its own for what it makes."""
+    given = {
+        "--run": run.folder,
+        "-o": "embeddings.parquet",
+        "--checkpoint": config.checkpoint,
+        "--limit": None if config.limit_s is None else f"{config.limit_s:g}",
+        "--select": None if config.select == "last" else config.select,
+        "--select-label": config.select_label,
+        "--gpus": config.gpus,
+    }
+    said = [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value is not None]
+    return " ".join(["nuclr embed", shlex.quote(str(config.data)), *said])
 
 
 def _run(config: EmbedConfig, reporter: Reporter) -> Run:

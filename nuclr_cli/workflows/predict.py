@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.applicability import check
+from nuclr_cli.evaluation.calibration import CalibrationReport
 from nuclr_cli.evaluation.reliability import decide
 from nuclr_cli.wording import counted
 from nuclr_cli.workflows.predict_applicability import session_warnings
@@ -248,7 +249,7 @@ def _notes(
         before, after = card.calibration.before, card.calibration.after
         error = f"calibration error {before.ece:.3f} ({before.class_ece:.3f} a class)"
         notes.append(
-            f"Probabilities are not calibrated ({how.why.rstrip('.')}); {error}."
+            _uncalibrated(card.calibration, error)
             if how.method == "none"
             else f"Probabilities are calibrated ({how.method}, {card.calibration.n_units} validation units): "
             f"{error} before, {after.ece:.3f} ({after.class_ece:.3f}) after, cross-fitted over "
@@ -262,6 +263,14 @@ def _notes(
         )
         notes.append(f"{what}: {threshold.why}.")
     return tuple(notes)
+
+
+def _uncalibrated(report: CalibrationReport, error: str) -> str:
+    """That probabilities are the probe's own, and why."""
+    why = report.calibration.why.rstrip(".")
+    if report.rejected is None:
+        return f"Probabilities are not calibrated ({why}); {error}."
+    return f"Probabilities are {why[:1].lower()}{why[1:]}; {error} as they are."
 
 
 def _sessions(card: ProbeCard, source: ProbeTable, rows: Rows) -> tuple[SessionPredictions, ...]:

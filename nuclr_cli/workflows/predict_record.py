@@ -122,8 +122,11 @@ class PredictRecord:
         label, kind, classes: What was predicted.
         run, checkpoint: That made the embeddings.
         embeddings, embeddings_sha256: The file.
-        calibration: ``temperature``, ``isotonic`` or ``none``; None for a number.
-        expected_calibration_error: After calibration, cross-fitted on validation units.
+        calibration: ``temperature``, ``isotonic`` or ``none`` (the probe's own probabilities, because too few
+            units were validated, or a correction would have made them worse: `notes` say which); None for a
+            number.
+        expected_calibration_error: Of the probabilities that were written, on validation units; cross-fitted
+            where they are corrected.
         threshold: When the probe abstains; None for a number.
         n_units, n_predicted, n_abstained, n_without_embedding: Units asked for, and what became of them.
         sessions: One record a population.

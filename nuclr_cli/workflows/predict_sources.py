@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.predict_record import PredictConfig
 from nuclr_cli.workflows.probe_inputs import ProbeTable
 from nuclr_cli.workflows.reporting import Reporter
+from nuclr_cli.workflows.run_data import data_of
 from nuclr_cli.workflows.source_files import changes
 
 Records = Mapping[SessionKey, SourceRecord]
@@ -24,10 +26,13 @@ def source_records(config: PredictConfig, source: ProbeTable, reporter: Reporter
     Raises:
         InputError: The folder that the user named does not exist, or two of its files have one key.
     """
-    data = config.data or (source.run.data if source.run else None)
-    if data is None or not data.exists():
-        if config.data is not None:
-            raise InputError(f"{config.data} does not exist.", "--data takes a folder of session files")
+    data = config.data
+    if data is not None and not data.exists():
+        raise InputError(f"{data} does not exist.", "--data takes a folder of session files")
+    if data is None and source.run is not None:
+        with contextlib.suppress(InputError):
+            data = data_of(source.run, "--data DATA")
+    if data is None:
         return {}
     unusable: dict[Path, InputError] = {}
     found = {}
@@ -54,13 +59,22 @@ def read_from(
         said: What the user says that they were read from.
 
     Raises:
-        InputError: None was, as far as the session files tell, or the folder was sorted again since.
+        InputError: None was, as far as the session files tell, or the folder was sorted again since, or what
+            they were read from is gone.
     """
     here = target.resolve()
     own = tuple(one for one in predictions if one.source is not None and _within(here, one.source.resolve()))
     if own:
         for one in own if said is None else ():
             record = records[_key(one)]
+            gone = _gone(record)
+            if gone:
+                raise InputError(
+                    f"{gone}, which {one.subject}/{one.session} was read from, is gone: nothing shows that "
+                    f"the units of {target} are still the same.",
+                    "Put it back; or --data FOLDER with session files of where it is now (nuclr preprocess); "
+                    f"or --source {target} if the units are the same",
+                )
             if not _same_recording(record, Path(record.path)):
                 raise InputError(
                     f"{record.path} has changed since {one.subject}/{one.session} was read from it: its "
@@ -74,6 +88,13 @@ def read_from(
             f"--source {target}, if these units were read from it",
         )
     sessions = {(one.subject, one.session) for one in predictions}
+    if len(sessions) > 1 and not records:
+        raise InputError(
+            f"Nothing says what these {len(sessions)} sessions were read from: their session files were not "
+            "found.",
+            f"--data FOLDER with the session files, or --session SUBJECT/SESSION --source {target} for the "
+            "one that was read from there",
+        )
     if len(sessions) > 1:
         places = sorted({str(one.source) for one in predictions if one.source is not None})
         known = f" but from {', '.join(places[:3])}{', ...' if len(places) > 3 else ''}" if places else ""
@@ -87,6 +108,12 @@ def read_from(
         raise InputError(
             f"Nothing says what {name} was read from: its session file was not found.",
             f"--data FOLDER with the session files, or --source {target} if it was read from there",
+        )
+    if not _same_recording(record_of, here) and not Path(record_of.path).exists():
+        raise InputError(
+            f"{name} was read from {record_of.path}, which is gone, and {target} holds other files.",
+            "--data FOLDER with session files of where it is now (nuclr preprocess), or "
+            f"--source {target} if it is the same recording all the same",
         )
     if not _same_recording(record_of, here):
         raise InputError(
@@ -102,6 +129,12 @@ def changed_since(predictions: Sequence[UnitPredictions], records: Records) -> t
     for one in predictions:
         record = records.get(_key(one))
         if record is None or one.source is None or one.source != Path(record.path):
+            continue
+        if not one.source.exists():
+            found[record.path] = (
+                f"{record.path}, which {one.subject}/{one.session} was read from, is gone: nothing tells "
+                "whether its units are still the same. --source PATH says where it is now."
+            )
             continue
         paths = [path for file in record.files if (path := _path(one.source, file.name)).is_file()]
         different = changes(one.source, paths, record.files)
@@ -119,6 +152,17 @@ def _key(one: UnitPredictions) -> SessionKey:
 
 def _within(inner: Path, outer: Path) -> bool:
     return inner == outer or outer in inner.parents
+
+
+def _gone(record: SourceRecord) -> str:
+    """What is gone of a source: all of it, or the file that it is recognised by; empty when neither is."""
+    source = Path(record.path)
+    if not source.exists():
+        return record.path
+    if not record.files:
+        return ""
+    largest = _path(source, max(record.files, key=lambda file: file.size).name)
+    return "" if largest.exists() else str(largest)
 
 
 def _same_recording(record: SourceRecord, folder: Path) -> bool:

@@ -25,7 +25,7 @@ class Rows:
         source: The table of embeddings.
         row: (n,) int64 rows of that table.
         label: (n,) str likeliest class, also where the probe abstains; a number as text; '' = no embedding.
-        probability: (n, K) float64, calibrated; NaN without an embedding.
+        probability: (n, K) float64, calibrated as the card says; NaN without an embedding.
         reason: (n,) str why the probe abstains; '' where it does not.
         outside: What of each unit is outside what the probe has seen.
         known: (n,) str label that the table has already, '' = none.

@@ -28,6 +28,7 @@ from nuclr_cli.workflows.pretrain_sessions import (
     training_parts,
 )
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
+from nuclr_cli.workflows.run_data import data_of, is_data_of
 from nuclr_cli.workflows.runs import (
     DATA,
     RUNS,
@@ -38,6 +39,7 @@ from nuclr_cli.workflows.runs import (
     find_run,
     list_runs,
     open_run,
+    resume_command,
 )
 from nuclr_cli.workflows.trainer import Trainer
 
@@ -133,8 +135,9 @@ def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Pretra
             reporter.note(f"run {run.record.name} is finished: nothing to do")
         else:
             reporter.note(f"continuing run {run.record.name} at step {step} of {run.settings.train.steps}")
-        sessions = open_sessions(run.data)
-        check_same_sessions(run, sessions)
+        data = _data_to_resume(run, config, reporter)
+        sessions = open_sessions(data)
+        check_same_sessions(run, sessions, data)
         model = initial_model(run.settings)
         if checkpoint is None and run.record.init_from:
             ancestor = open_run(Path(run.record.init_from))
@@ -301,6 +304,13 @@ def settings_for(
     return for_modalities(settings, modalities)
 
 
+def _data_to_resume(run: Run, config: PretrainConfig, reporter: Reporter) -> Path:
+    """Where the run's sessions are: in a moved project, what the command line names."""
+    if config.data != DATA:
+        return config.data
+    return data_of(run, resume_command(run.folder).replace("pretrain", "pretrain DATA", 1), reporter.note)
+
+
 def _same_settings(run: Run, config: PretrainConfig) -> None:
     """A resumed run keeps its settings; what the command line says must not contradict them."""
     stored = flatten(dataclasses.asdict(run.settings))
@@ -313,7 +323,7 @@ def _same_settings(run: Run, config: PretrainConfig) -> None:
     wanted = flatten(dataclasses.asdict(with_changes(run.settings, changes)))
     wanted["preset"] = asked.get("preset", stored["preset"])
     differing = [f"{k} is {stored[k]} in the run, {wanted[k]} here" for k in stored if stored[k] != wanted[k]]
-    if config.data != DATA and config.data.resolve() != run.data:
+    if config.data != DATA and not is_data_of(run, config.data):
         differing.append(f"the data are {run.data} in the run, {config.data.resolve()} here")
     if config.hold_out_subjects and tuple(sorted(config.hold_out_subjects)) != run.record.held_out_subjects:
         kept = ", ".join(run.record.held_out_subjects) or "nobody"

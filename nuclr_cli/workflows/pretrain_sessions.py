@@ -37,14 +37,15 @@ def read_subject_list(text: str) -> tuple[str, ...]:
     return subjects
 
 
-def check_same_sessions(run: Run, sessions: Sequence[Session]) -> None:
+def check_same_sessions(run: Run, sessions: Sequence[Session], data: Path) -> None:
+    """Raise InputError unless the sessions of `data` are what the run started with."""
     then = {(s.subject, s.session, s.population, s.n_units, s.activity_digest) for s in run.record.sessions}
     now = {(s.key.subject, s.key.session, s.key.population, s.n_units, s.activity_digest) for s in sessions}
     if then != now:
         gone = sorted("/".join(key[:3]) for key in then - now)
         new = sorted("/".join(key[:3]) for key in now - then)
         raise InputError(
-            f"The sessions in {run.data} are not the ones that run {run.record.name} started with "
+            f"The sessions in {data} are not the ones that run {run.record.name} started with "
             f"(gone or changed: {', '.join(gone) or 'none'}; new or changed: {', '.join(new) or 'none'}).",
             "Restore them, or start a new run (nuclr pretrain --init-from takes over the weights)",
         )

@@ -18,8 +18,9 @@ from nuclr_cli.evaluation.permutation import PermutationTest, default_permutatio
 from nuclr_cli.evaluation.predictions import Predictions
 from nuclr_cli.evaluation.probes import NESTED
 from nuclr_cli.evaluation.readouts import centroid_predictions, n_neighbours, neighbour_predictions
-from nuclr_cli.evaluation.records import NUCLR, Judge, MethodPredictions, MethodResult, verdict
+from nuclr_cli.evaluation.records import MAJORITY, NUCLR, Judge, MethodPredictions, MethodResult
 from nuclr_cli.evaluation.splits import LEFT_OUT
+from nuclr_cli.evaluation.verdicts import classification_verdict
 from nuclr_cli.workflows.probe_ask import Asked
 from nuclr_cli.workflows.probe_baselines import MissingBaseline, missing_warnings
 from nuclr_cli.workflows.probe_folder import result_folder, write_folder
@@ -90,7 +91,7 @@ def answer(asked: Asked, rivals: Rivals, reporter: Reporter) -> ProbeRecord:
         split_how=split.how,
         knowledge=status,
         knowledge_why=why,
-        verdict=verdict(methods, [one.title for one in missing]),
+        verdict=classification_verdict(methods, [one.title for one in missing]),
         methods=methods,
         missing_baselines=missing,
         per_class=per_class(matrix, question.classes),
@@ -154,7 +155,7 @@ def _compare(
             notes += [f"{other.title}: {note}" for note in predictions.notes]
             bar.update(number + 1, other.title)
     majority = majority_predictions(question.codes, n_classes, question.split, question.usable)
-    results.append(judge.result(MethodPredictions("majority", "most frequent class", majority[tested])))
+    results.append(judge.result(MethodPredictions(MAJORITY, "most frequent class", majority[tested])))
     chance = chance_scores(question.codes, n_classes, question.split, question.usable, seed=config.seed)
     results.append(judge.chance(chance))
     return tuple(results), tuple(notes)

@@ -66,9 +66,10 @@ def missing_warnings(missing: Sequence[MissingBaseline]) -> tuple[str, ...]:
     found = [f"Baseline missing: {one.title}: {one.why}" for one in missing if one.why not in chosen]
     left_out = [one for one in missing if one.why in chosen]
     if left_out:
-        stands = "without its baselines" if len(left_out) == len(TITLES) else "without some of its baselines"
-        titles = ", ".join(one.title for one in left_out)
-        found.append(f"The result stands {stands} ({left_out[0].why}): not compared with {titles}.")
+        all_of_them = len(left_out) == len(TITLES)
+        stands = "without its baselines" if all_of_them else "without some of its baselines"
+        titles = "" if all_of_them else ": not compared with " + ", ".join(one.title for one in left_out)
+        found.append(f"The result stands {stands} ({left_out[0].why}){titles}.")
     return tuple(found)
 
 
@@ -93,23 +94,19 @@ def representations(
         only: Of these, make only those named here and say nothing of the others; None = all.
 
     Raises:
-        InputError: There is no such level.
+        InputError: There is no such level, or the sessions were not found.
     """
     check_level(level)
     why = {name: f"--baselines {level}" for name in TITLES if name not in LEVELS[level]}
     made: list[Representation] = []
     wanted = [name for name in LEVELS[level] if only is None or name in only]
     if wanted:
-        try:
-            units = UnitSource(source, rows, sessions_of(source, rows, data), reporter)
-        except (Unavailable, NuclrError) as error:
-            why |= dict.fromkeys(wanted, _sentence(error))
-        else:
-            for name in wanted:
-                try:
-                    made.append(_MAKERS[name](units))
-                except (Unavailable, NuclrError) as error:
-                    why[name] = _sentence(error)
+        units = UnitSource(source, rows, sessions_of(source, rows, data, reporter.note), reporter)
+        for name in wanted:
+            try:
+                made.append(_MAKERS[name](units))
+            except (Unavailable, NuclrError) as error:
+                why[name] = _sentence(error)
     missing = (MissingBaseline(name, title, why[name]) for name, title in TITLES.items() if name in why)
     return tuple(made), tuple(missing)
 

@@ -22,10 +22,11 @@ from nuclr_cli.evaluation.reliability import THRESHOLDS
 from nuclr_cli.evaluation.splits import Split, UnitKeys
 from nuclr_cli.workflows.from_json import rebuild
 from nuclr_cli.workflows.probe_inputs import ProbeTable
+from nuclr_cli.workflows.probe_places import CARD_FILE, no_probe
 from nuclr_cli.workflows.probe_report import file_sha256
 
 SCHEMA = 1
-CARD = "card.json"
+CARD = CARD_FILE
 PROBE = "probe.skops"
 
 _PARTS = 5
@@ -206,14 +207,8 @@ def read_card(folder: Path) -> ProbeCard:
         InputError: No such folder, no card, a damaged one, or one of another version of nuclr.
     """
     path = folder / CARD
-    again = "Give a folder that nuclr probe made: RUN/probes/LABEL/SPLIT-VARIANT"
     if not path.is_file():
-        what = "has no card.json" if folder.is_dir() else "is no folder"
-        found = sorted(str(inside.parent) for inside in folder.glob(f"*/{CARD}")) if folder.is_dir() else []
-        raise InputError(
-            f"{folder} {what}: it is no result of nuclr probe.",
-            f"Did you mean --probe {found[0]}?" if len(found) == 1 else again,
-        )
+        raise no_probe(folder)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(document, dict):

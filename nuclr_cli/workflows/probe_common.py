@@ -14,7 +14,7 @@ from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.split_files import split_title
 from nuclr_cli.evaluation.splits import Split
 from nuclr_cli.wording import counted
-from nuclr_cli.workflows.probe_baselines import MissingBaseline, missing_warnings
+from nuclr_cli.workflows.probe_baselines import DEFAULT_LEVEL, MissingBaseline, missing_warnings
 from nuclr_cli.workflows.probe_inputs import ProbeTable, assumed_subjects
 from nuclr_cli.workflows.probe_leaks import split_leaks
 from nuclr_cli.workflows.probe_report import folder_name
@@ -34,7 +34,9 @@ def check_numbers(bootstrap: int, seed: int, permutations: int | None = None) ->
         raise InputError(f"--seed {seed} is not between 0 and 2**32 - 1.", "Choose another number")
 
 
-def place_of(source: ProbeTable, what: str, split: Split, option: str, suffix: str, *asked: object) -> Path:
+def place_of(
+    source: ProbeTable, what: str, split: Split, option: str, suffix: str, baselines: str, *asked: object
+) -> Path:
     """``RUN/probes/WHAT/SPLIT-SUFFIX`` for a run's own embeddings; beside the file for any other.
 
     Args:
@@ -43,6 +45,7 @@ def place_of(source: ProbeTable, what: str, split: Split, option: str, suffix: s
         split: The split.
         option: What ``--split`` said.
         suffix: Which probe.
+        baselines: What ``--baselines`` said; a result with fewer does not take the place of one with all.
         asked: Whatever else makes it another question, which keeps an answer of its own; empty = the default.
     """
     if source.run is not None and source.path.resolve() == source.run.embeddings.resolve():
@@ -51,6 +54,8 @@ def place_of(source: ProbeTable, what: str, split: Split, option: str, suffix: s
         root = source.path.parent / f"{source.path.stem}-probes"
     kind = split.kind if split.kind != "file" else folder_name(f"file-{split_title(option)}")
     name = f"{kind}-{suffix}"
+    if baselines != DEFAULT_LEVEL:
+        name += f"-baselines-{baselines}"
     if any(asked):
         name += "-" + hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
     return root / folder_name(what) / name

@@ -16,6 +16,7 @@ from nuclr_cli.evaluation.probes import DEFAULT_C, variant_named
 from nuclr_cli.evaluation.split_files import split_document, split_title
 from nuclr_cli.evaluation.splits import Split
 from nuclr_cli.wording import counted
+from nuclr_cli.workflows.probe_baselines import DEFAULT_LEVEL
 from nuclr_cli.workflows.probe_card import PROBE, make_card, validated, write_card
 from nuclr_cli.workflows.probe_inputs import ProbeTable
 from nuclr_cli.workflows.probe_plots import plot_confusion, plot_scores
@@ -48,6 +49,8 @@ def result_folder(source: ProbeTable, split: Split, config: ProbeConfig) -> Path
         name += f"-C-{recipe.c}"
     if config.folds is not None:
         name += f"-folds-{config.folds}"
+    if config.baselines != DEFAULT_LEVEL:
+        name += f"-baselines-{config.baselines}"
     if config.parent is not None:
         name += f"-parent-{folder_name(config.parent)}"
     if config.classes or config.test_subjects:

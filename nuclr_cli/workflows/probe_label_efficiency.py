@@ -32,6 +32,7 @@ from nuclr_cli.workflows.probe_rivals import Rivals
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
 
 DEFAULT_REPEATS = 10
+DEFAULT_FRACTIONS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class LabelEfficiencyConfig:
     """
 
     probe: ProbeConfig
-    fractions: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
+    fractions: tuple[float, ...] = DEFAULT_FRACTIONS
     repeats: int = DEFAULT_REPEATS
 
     def __post_init__(self) -> None:
@@ -60,6 +61,21 @@ class LabelEfficiencyConfig:
             raise InputError(f"--repeats {self.repeats} is below 1.", "The default is 10")
         if self.probe.parent is not None:
             raise InputError("--label-fractions does not go with --parent.", "Ask one label at a time")
+
+    @property
+    def asked(self) -> tuple[float, ...]:
+        """The fractions, ascending, with 1."""
+        return tuple(sorted({*self.fractions, 1.0}))
+
+    @property
+    def name(self) -> str:
+        """Of the folder: a curve of fewer points or draws does not take the place of a fuller one."""
+        name = "label-efficiency"
+        if self.repeats != DEFAULT_REPEATS:
+            name += f"-repeats-{self.repeats}"
+        if self.asked != DEFAULT_FRACTIONS:
+            name += "-fractions-" + "_".join(f"{value:g}" for value in self.asked)
+        return name
 
 
 @dataclass(frozen=True)
@@ -143,7 +159,7 @@ def label_efficiency(
                 question.usable,
                 question.variant,
                 plan,
-                fractions=sorted({*config.fractions, 1.0}),
+                fractions=config.asked,
                 repeats=config.repeats,
                 n_resamples=asked_of.bootstrap,
                 seed=asked_of.seed,
@@ -171,7 +187,7 @@ def label_efficiency(
         reporter.warn(text)
     folder = result_folder(source, question.split, asked_of)
     record = LabelEfficiencyRecord(
-        folder=folder.with_name(f"{folder.name}-label-efficiency"),
+        folder=folder.with_name(f"{folder.name}-{config.name}"),
         label=asked_of.label,
         classes=question.classes,
         variant=question.variant.name,

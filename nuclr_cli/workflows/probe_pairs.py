@@ -178,7 +178,13 @@ def _folder(source: ProbeTable, table: PairTable, units: Split, config: PairsCon
     """Where the result lies: a folder of its own when another table of that name has one already."""
     suffix = config.features if config.folds is None else f"{config.features}-folds-{config.folds}"
     folder = place_of(
-        source, f"pairs-{table.name}", units, config.split, suffix, sorted(config.test_subjects)
+        source,
+        f"pairs-{table.name}",
+        units,
+        config.split,
+        suffix,
+        config.baselines,
+        sorted(config.test_subjects),
     )
     try:
         there = json.loads((folder / "report.json").read_text(encoding="utf-8"))["pairs_sha256"]

@@ -126,6 +126,7 @@ def probe_regression(config: RegressionConfig, reporter: Reporter | None = None)
             split,
             config.split,
             "ridge" if config.folds is None else f"ridge-folds-{config.folds}",
+            config.baselines,
             sorted(config.test_subjects),
             target.sha256,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ _GREY = "#8a8a8a"
 
 
 def plot_reliability(report: CalibrationReport, title: str, path: Path) -> None:
-    """Accuracy by probability before and after calibration, above the number of units; written as PNG."""
+    """Accuracy by probability before and after calibration, above the number of units; written as PNG.
+
+    Of a correction that is not kept, what it would have done, and that it is not.
+    """
     # Without pyplot: no global state, no window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -24,7 +28,12 @@ def plot_reliability(report: CalibrationReport, title: str, path: Path) -> None:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color=_GREY, lw=1, ls="--")
     shown: list[tuple[Reliability, str, str]] = [(report.before, _GREY, "as the probe says")]
-    if report.cross_fitted:
+    trial = report.rejected
+    if trial is not None:
+        name = f"{trial.method}, cross-fitted over {trial.cross_fitted}, not used"
+        shown = [(report.before, ACCENT, "as the probe says, kept"), (trial.after, _GREY, name)]
+        above.set_title(textwrap.fill(report.calibration.why, 72), fontsize=7, color=INK, loc="left")
+    elif report.cross_fitted:
         name = f"{report.calibration.method}, cross-fitted over {report.cross_fitted}"
         shown.append((report.after, ACCENT, name))
     for number, (one, color, name) in enumerate(shown):
@@ -36,6 +45,7 @@ def plot_reliability(report: CalibrationReport, title: str, path: Path) -> None:
             color=color,
             ms=5,
             lw=1.5,
+            zorder=3 if color == ACCENT else 2,
             label=f"{name}: error {one.ece:.3f}",
         )
         width = 0.9 / len(shown) / len(one.bins)

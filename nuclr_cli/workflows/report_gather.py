@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from nuclr_cli.workflows.report_results import (
     read_scale,
 )
 from nuclr_cli.workflows.runs import Run
+from nuclr_cli.workflows.scale_config import SWEEPS
+from nuclr_cli.workflows.scale_folder import SWEEP_FILE
 
 _ORDER = (Classification, Regression, Pairs, LabelEfficiency)
 
@@ -101,7 +104,7 @@ def gather(run: Run, scale: Path | None) -> Gathered:
         )
     warnings: list[str] = []
     sha256 = file_sha256(run.embeddings)
-    sweep = None if scale is None else _scale(scale)
+    sweep = None if scale is None else _scale(scale, run, table)
     results = _results(run.folder, sha256, warnings)
     metrics = _metrics(run.folder / "metrics.jsonl", warnings)
     environment = _environment(run.folder / "environment.json", warnings)
@@ -168,14 +171,16 @@ def _try(read: Callable[[], Any], what: str, warnings: list[str]) -> Any:
     return None
 
 
-def _scale(folder: Path) -> Scale:
+def _scale(folder: Path, run: Run, table: EmbeddingTable) -> Scale:
     path = folder / "scale.json"
     if not path.is_file():
-        what = "has no scale.json" if folder.is_dir() else "is no folder"
-        raise InputError(
-            f"--scale {folder} {what}: it is no finished sweep.",
-            "Give a folder that nuclr scale made, e.g. --scale nuclr-scale/cell_type-subjects",
-        )
+        if (folder / SWEEP_FILE).is_file():
+            raise InputError(
+                f"--scale {folder}: the sweep is not finished, it has no scale.json.",
+                "Run the same nuclr scale command again: it keeps the points that are done",
+            )
+        what = "is no sweep: it has no scale.json" if folder.exists() else "does not exist"
+        raise InputError(f"--scale {folder} {what}.", _make_sweep(folder, run, table))
     try:
         return read_scale(path)
     except (OSError, ValueError) as error:
@@ -183,6 +188,26 @@ def _scale(folder: Path) -> Scale:
             f"{path} is damaged, or of another version of nuclr: {error}.",
             "Run the same nuclr scale command again: it keeps the points that are done",
         ) from None
+
+
+def _make_sweep(folder: Path, run: Run, table: EmbeddingTable) -> str:
+    """What to type where no sweep is: a finished one that is near, and the command that makes one."""
+    finished = sorted(
+        {
+            path.parent
+            for place in (folder, folder.parent, SWEEPS)
+            for path in place.glob("*/scale.json")
+            if path.is_file()
+        }
+    )
+    there = f"Finished sweeps: {', '.join(map(str, finished[:5]))}. Or run" if finished else "Run"
+    label = next(iter(table.labels), "NAME")
+    make = ["nuclr", "scale", str(run.data), "--label", label]
+    # A folder that holds something else is left alone.
+    place = [] if folder.exists() else ["-o", str(folder)]
+    shown = "FOLDER" if folder.exists() else shlex.quote(str(folder))
+    then = f"nuclr report {shlex.quote(str(run.folder))} --scale {shown}"
+    return f"{there} nuclr scale first: {shlex.join([*make, *place])}; then: {then}"
 
 
 def _metrics(path: Path, warnings: list[str]) -> tuple[Mapping[str, float], ...]:

@@ -213,6 +213,12 @@ def _hierarchy(label: str, found: Hierarchy) -> Html:
 
 
 def _shown(report: CalibrationReport) -> list[tuple[str, Reliability, int]]:
+    if report.rejected is not None:
+        trial = report.rejected
+        return [
+            ("as the probe says, kept", report.before, 0),
+            (f"{trial.method}, not used", trial.after, QUIET),
+        ]
     shown = [("as the probe says", report.before, QUIET)]
     if report.cross_fitted:
         shown.append((f"calibrated ({report.calibration.method})", report.after, 0))
@@ -255,7 +261,8 @@ def _calibration(report: CalibrationReport, drawn: Chart) -> Html:
         f"{title}: {one.ece:.3f} of the predicted class, {one.class_ece:.3f} class by class"
         for title, one, _ in shown
     )
-    on = f", cross-fitted over {report.cross_fitted}" if report.cross_fitted else ""
+    over = report.cross_fitted if report.rejected is None else report.rejected.cross_fitted
+    on = f", cross-fitted over {over}" if over else ""
     return tag(
         "section",
         tag("h4", "Calibration"),

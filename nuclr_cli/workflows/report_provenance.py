@@ -10,6 +10,7 @@ from typing import Any
 
 from nuclr_cli.evaluation.probes import DEFAULT_C, VARIANTS
 from nuclr_cli.evaluation.splits import DEFAULT_SEED
+from nuclr_cli.workflows.probe_baselines import LEVELS
 from nuclr_cli.workflows.report_gather import Found, Gathered
 from nuclr_cli.workflows.report_html import Column, Html, details, facts, join, table, tag
 from nuclr_cli.workflows.report_results import (
@@ -111,6 +112,9 @@ def ask_again(run: Path, found: Found) -> str:
             words += ["--label-fractions", ",".join(f"{one:g}" for one in fractions)]
             words += ["--repeats", str(result.repeats)]
     words += ["--split", split, "--run", str(run), "--bootstrap", str(result.bootstrap)]
+    # What --baselines left out is missing for that reason; so is the option that was given.
+    chosen = {one.why for one in result.missing_baselines} & {f"--baselines {level}" for level in LEVELS}
+    words += [word for option in sorted(chosen) for word in option.split()]
     if result.seed != DEFAULT_SEED:
         words += ["--seed", str(result.seed)]
     return shlex.join(words)

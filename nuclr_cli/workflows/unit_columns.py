@@ -13,6 +13,7 @@ from nuclr_cli.data.store import Session
 from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.probe_inputs import ProbeTable
 from nuclr_cli.workflows.regions import UNIT_POSITIONS
+from nuclr_cli.workflows.run_data import data_of
 
 
 def sessions_behind(source: ProbeTable, data: Path | None) -> list[tuple[Session, NDArray[np.int64]]]:
@@ -31,7 +32,7 @@ def sessions_behind(source: ProbeTable, data: Path | None) -> list[tuple[Session
                 "The run behind these embeddings was not found, and with it the session files.",
                 "Name them: --data DATA",
             )
-        data = source.run.data
+        data = data_of(source.run, "--data DATA")
     row_of = {
         key: row
         for row, key in enumerate(zip(*(column.tolist() for column in source.keys.columns()), strict=True))

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import Session
+from nuclr_cli.errors import InputError
 from nuclr_cli.wording import counted
 from nuclr_cli.workflows.probe_inputs import ProbeTable
 from nuclr_cli.workflows.reporting import Reporter
+from nuclr_cli.workflows.run_data import data_of
 
 Described = tuple[tuple[str, ...], NDArray[np.floating]]
 """Names of D columns, and the (n, D) values of a session's units."""
@@ -93,22 +95,37 @@ class UnitSource:
         return gathered
 
 
-def sessions_of(source: ProbeTable, rows: NDArray[np.int64], data: Path | None) -> tuple[Session, ...]:
+_WITHOUT = "--data DATA, or probe without baselines that are made of it: --baselines none"
+
+
+def sessions_of(
+    source: ProbeTable,
+    rows: NDArray[np.int64],
+    data: Path | None,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Session, ...]:
     """The sessions that hold `rows`, in the order of their keys.
+
+    A result without baselines is wanted or it is a mistake: data that are not to be found are an error.
 
     Args:
         source: The table of embeddings.
         rows: Rows of it.
         data: DATA folder or file; None = that of the run.
+        say: Told when the run's data were found in another place.
 
     Raises:
-        Unavailable: Neither the run nor `data` is there, or sessions are missing from it.
-        InputError: The data cannot be read.
+        InputError: Neither the run nor `data` is there, sessions are missing from it, or it cannot be read.
     """
     if data is None:
         if source.run is None:
-            raise Unavailable("the run and its data were not found; name the data with --data")
-        data = source.run.data
+            raise InputError(
+                f"The run that made {source.path} was not found, so neither were the sessions for baselines.",
+                f"Say where the sessions are: {_WITHOUT}",
+            )
+        data = data_of(source.run, _WITHOUT, say)
+    elif not data.exists():
+        raise InputError(f"--data {data} does not exist.", f"Say where the sessions are: {_WITHOUT}")
     found = {
         (session.key.subject, session.key.session, session.key.population): session
         for session in open_sessions(data)
@@ -117,8 +134,9 @@ def sessions_of(source: ProbeTable, rows: NDArray[np.int64], data: Path | None) 
     wanted = sorted(set(zip(subject, session_id, population, strict=True)))
     absent = [key for key in wanted if key not in found]
     if absent:
-        raise Unavailable(
-            f"{len(absent)} of {counted(len(wanted), 'session')} are not in {data} "
-            f"(first: {'/'.join(absent[0])}); name the data with --data"
+        raise InputError(
+            f"{len(absent)} of {counted(len(wanted), 'session')} of the embeddings are not in {data} "
+            f"(first: {'/'.join(absent[0])}), and baselines are made of all.",
+            f"Say where they are: {_WITHOUT}",
         )
     return tuple(found[key] for key in wanted)
