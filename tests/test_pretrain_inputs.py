@@ -78,7 +78,7 @@ def test_missing_gpus_are_named(tiny_data: Path, tmp_path: Path, nuclr: Callable
         (("--set", "model.counts_samples=10"), "tokens.spikes.patch_s"),
         (("--set", "loss.name=simclr"), "dcl, vicreg"),
         (("--set", "tokens.spikes.bin_s=0.3"), "a whole number is needed"),
-        (("--set", "train.precision=fp64"), "fp32"),
+        (("--set", "train.precision=fp8"), "fp32"),
         (("--preset", "huge"), "ephys, calcium, tiny"),
         (("--hold-out-subjects", "s9"), "s0, s1, s2, s3"),
         (("--hold-out-subjects", "s0,s1,s2,s3"), "nothing is left"),

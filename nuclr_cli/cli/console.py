@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nuclr_cli.errors import NuclrError
+from nuclr_cli.workflows.launchers import is_first_process
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -99,7 +100,10 @@ class Console:
     def __init__(
         self, *, json_output: bool = False, quiet: bool = False, verbose: bool = False, debug: bool = False
     ) -> None:
-        self.json_output, self.quiet, self.verbose, self.debug = json_output, quiet, verbose, debug
+        # Of processes that train together, one has something to say; the others speak of errors alone.
+        self._speaks = is_first_process()
+        self.json_output, self.verbose, self.debug = json_output, verbose, debug
+        self.quiet = quiet or not self._speaks
         self._err: RichConsole | None = None
         self._out: RichConsole | None = None
         self._printed_json = False
@@ -207,6 +211,8 @@ class Console:
 
     def result(self, record: Any, render: Callable[[], None]) -> None:
         """Show the result of the command: `record` as the one JSON document, or what `render` prints."""
+        if not self._speaks:
+            return
         if self.json_output:
             self._print_json(to_jsonable(record))
         else:
@@ -223,11 +229,13 @@ class Console:
         sys.stdout.flush()
 
     def error(self, error: NuclrError) -> None:
-        """Print what was found and what to type next."""
+        """Print what was found and what to type next; nothing of an error that has been told elsewhere."""
+        if not error.what:
+            return
         self.err.print(f"[bold red]error[/] {_plain(error.what)}")
         if error.fix:
             self.err.print(f"[bold]  ->[/] {_plain(error.fix)}")
-        if self.json_output and not self._printed_json:
+        if self.json_output and self._speaks and not self._printed_json:
             said = {"what": error.what, "fix": error.fix, "exit_code": error.exit_code}
             done = {} if error.record is None else {"record": error.record}
             self._print_json(to_jsonable({"error": said, **done}))

@@ -32,7 +32,12 @@ def pretrain(
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; same as --set train.steps=N.")] = None,
-    gpus: Annotated[int | None, typer.Option(help="0 is the CPU. Default: a GPU if there is one.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(help="GPUs of a machine; 0 is the CPU. Default: a GPU if there is one.")
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(help="Machines. Default: what torchrun or srun started, else 1.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the named (or newest unfinished) run, else start it.")
     ] = False,
@@ -62,6 +67,7 @@ def pretrain(
             seed=seed,
             hold_out_subjects=read_subject_list(hold_out_subjects) if hold_out_subjects is not None else (),
             gpus=gpus,
+            nodes=nodes,
             resume=resume,
             init_from=init_from,
         ),
@@ -75,7 +81,7 @@ def pretrain(
         rows = [
             ("run", str(record.run)),
             ("preset", f"{record.preset}, {record.parameters / 1e6:.2f} M parameters"),
-            ("device", record.device),
+            ("device", record.device + (f", {record.processes} processes" if record.processes > 1 else "")),
             (
                 "sessions",
                 f"{record.sessions} ({counted(record.units, 'unit')}, "

@@ -28,14 +28,16 @@ class Device:
         return torch.device(self.accelerator)
 
 
-def choose_device(gpus: int | None) -> Device:
+def choose_device(gpus: int | None, *, most: int | None = 1) -> Device:
     """Pick the device.
 
     Args:
-        gpus: None = the first GPU if there is one, else the CPU; 0 = the CPU; 1 = one GPU.
+        gpus: None = the first GPU if there is one, else the CPU; 0 = the CPU; N = so many GPUs of this
+            machine.
+        most: GPUs that the command can use; None = any number.
 
     Raises:
-        InputError: More GPUs were asked for than this machine has, or than this version uses; or
+        InputError: More GPUs were asked for than this machine has, or than the command uses; or
             ``NUCLR_KERNELS`` has a value of no meaning.
     """
     try:
@@ -56,8 +58,9 @@ def choose_device(gpus: int | None) -> Device:
             f"--gpus {gpus} was asked for, but torch finds {have} on this machine{why}.",
             "Use --gpus 0 for the CPU" + (f" or --gpus {found}" if found else ""),
         )
-    if gpus > 1:
-        raise InputError(f"--gpus {gpus}: this version trains on one GPU.", "Use --gpus 1")
+    if most is not None and gpus > most:
+        raise InputError(f"--gpus {gpus}: this command works on one GPU.", "Use --gpus 1")
     if gpus == 0:
         return Device("cpu", f"CPU, {torch.get_num_threads()} threads")
-    return Device("cuda", torch.cuda.get_device_name(0))
+    times = f"{gpus} x " if gpus > 1 else ""
+    return Device("cuda", times + torch.cuda.get_device_name(0))

@@ -77,6 +77,7 @@ class PairModel(nn.Module):
         one, two = batch.view1, batch.view2
         moved = batch.to(device, non_blocking=True)
         inputs = torch.cat([moved.view1.inputs, moved.view2.inputs])
+        inputs = inputs.to(next(self.encoder.parameters()).dtype)
         units = torch.cat([one.units_per_population, two.units_per_population])
         if one.spikes_per_unit is None or two.spikes_per_unit is None:
             layout = self.encoder.patch_layout(inputs, units, token_kind(one))

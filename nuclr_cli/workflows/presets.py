@@ -70,7 +70,7 @@ class TrainConfig:
         weight_decay: On matrices only, not on norms and biases.
         warmup_steps: Linear warmup; None = one pass over the windows, at most a tenth of the steps.
         grad_clip: Largest gradient norm, encoder and projector separately.
-        precision: ``auto`` is bf16 on a GPU and fp32 on a CPU.
+        precision: ``auto`` is bf16 on a GPU and fp32 on a CPU; ``fp64`` is for comparing, not for speed.
         recompute: What feed-forward layers forget and compute again in the backward pass: ``none``,
             ``gates`` (gating and dropout) or ``ffn`` (all but their input). Memory, not mathematics.
         checkpoint_every: Steps between checkpoints.
@@ -86,7 +86,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     warmup_steps: int | None = None
     grad_clip: float = 1.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     recompute: Recompute = "none"
     checkpoint_every: int = 500
     keep_checkpoints: int = 3

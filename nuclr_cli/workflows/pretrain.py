@@ -18,6 +18,7 @@ from nuclr_cli.workflows.checkpoints import Checkpoint, load_checkpoint, newest_
 from nuclr_cli.workflows.config import flatten
 from nuclr_cli.workflows.devices import Device, choose_device
 from nuclr_cli.workflows.freed_memory import keep_freed_memory
+from nuclr_cli.workflows.launchers import layout_of
 from nuclr_cli.workflows.metrics_log import read_metrics
 from nuclr_cli.workflows.pair_model import PairModel, initial_model
 from nuclr_cli.workflows.presets import PretrainSettings, for_modalities, preset_settings, with_changes
@@ -27,6 +28,7 @@ from nuclr_cli.workflows.pretrain_sessions import (
     session_roles,
     training_parts,
 )
+from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
 from nuclr_cli.workflows.run_data import data_of, is_data_of
 from nuclr_cli.workflows.runs import (
@@ -56,7 +58,8 @@ class PretrainConfig:
         changes: Dotted settings that differ from the preset.
         seed: None = the preset's.
         hold_out_subjects: Subjects that pretraining must not see.
-        gpus: None = one GPU if there is one, else the CPU.
+        gpus: GPUs of a machine; None = one if there is one, else the CPU.
+        nodes: Machines; None = what a launcher has started, else one.
         resume: Continue the named (or newest unfinished) run, else start it.
         init_from: Run whose weights to start from.
     """
@@ -69,6 +72,7 @@ class PretrainConfig:
     seed: int | None = None
     hold_out_subjects: tuple[str, ...] = ()
     gpus: int | None = None
+    nodes: int | None = None
     resume: bool = False
     init_from: Path | None = None
 
@@ -80,6 +84,7 @@ class PretrainRecord:
     Attributes:
         run, name: Folder of the run, and its name.
         preset, device: What it ran with and where.
+        processes: That trained together.
         steps: Optimiser steps of the run so far.
         parameters: Of the model.
         sessions, units, subjects: That were trained on.
@@ -96,6 +101,7 @@ class PretrainRecord:
     name: str
     preset: str
     device: str
+    processes: int
     steps: int
     parameters: int
     sessions: int
@@ -123,12 +129,60 @@ def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Pretra
     """
     reporter = reporter or SilentReporter()
     began = time.monotonic()
-    device = choose_device(config.gpus)
+    device = choose_device(config.gpus, most=None)
     if device.accelerator == "cpu":
         keep_freed_memory()
-    unfinished = _run_to_resume(config, reporter)
-    if unfinished is not None:
-        run, checkpoint = unfinished, newest_whole_checkpoint(unfinished.checkpoints, reporter.warn)
+    ranks = Ranks(device, layout_of(config.gpus, config.nodes))
+    try:
+        if not ranks.first:
+            reporter = SilentReporter()
+        begun: list[_Begun] = []
+
+        def begin() -> _Place:
+            begun.append(_begin(config, device, reporter))
+            return begun[0].place
+
+        place = ranks.once(begin)
+        if not begun:
+            begun.append(_follow(place))
+        return _train(begun[0], device, ranks, reporter, began)
+    finally:
+        ranks.leave()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a run begins: what the first rank tells the others.
+
+    Attributes:
+        run: Its folder.
+        data: The sessions.
+        step: Of the checkpoint that it goes on from; None = it begins with `ancestor`'s weights or new ones.
+        ancestor: Folder of the run whose weights it starts from.
+    """
+
+    run: Path
+    data: Path
+    step: int | None
+    ancestor: Path | None
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run that is about to train on this rank."""
+
+    place: _Place
+    run: Run
+    model: PairModel
+    sessions: list[Session]
+    checkpoint: Checkpoint | None
+
+
+def _begin(config: PretrainConfig, device: Device, reporter: Reporter) -> _Begun:
+    """Find the run to go on with, or make one."""
+    run = _run_to_resume(config, reporter)
+    if run is not None:
+        checkpoint = newest_whole_checkpoint(run.checkpoints, reporter.warn)
         _same_settings(run, config)
         step = checkpoint.step if checkpoint else 0
         if step >= run.settings.train.steps:
@@ -139,30 +193,45 @@ def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Pretra
         sessions = open_sessions(data)
         check_same_sessions(run, sessions, data)
         model = initial_model(run.settings)
+        ancestor = None
         if checkpoint is None and run.record.init_from:
-            ancestor = open_run(Path(run.record.init_from))
-            _same_ancestor(run, ancestor)
-            _take_weights(model, ancestor)
-    else:
-        checkpoint = None
-        if config.name is not None:
-            check_name(config.name)
-        sessions = open_sessions(config.data)
-        settings = settings_for(config, sessions, device, reporter)
-        roles = session_roles(sessions, settings, config.hold_out_subjects)
-        say_skipped(roles, reporter)
-        model = initial_model(settings)
-        source = find_run(config.init_from, config.runs) if config.init_from else None
-        if source is not None:
+            source = open_run(Path(run.record.init_from))
+            _same_ancestor(run, source)
             _take_weights(model, source)
-            met = sorted(set(config.hold_out_subjects) & set(source.record.seen_subjects))
-            if met:
-                reporter.warn(
-                    f"{', '.join(met)}: held out here, but the weights of {source.folder} come from them, so "
-                    "probes that test on them are not inductive"
-                )
-        run = create_run(config.runs, config.name, settings, config.data, roles, source)
-    return _train(run, model, sessions, checkpoint, device, reporter, began)
+            ancestor = source.folder
+        place = _Place(run.folder.resolve(), data.resolve(), step if checkpoint else None, ancestor)
+        return _Begun(place, run, model, sessions, checkpoint)
+    if config.name is not None:
+        check_name(config.name)
+    sessions = open_sessions(config.data)
+    settings = settings_for(config, sessions, device, reporter)
+    roles = session_roles(sessions, settings, config.hold_out_subjects)
+    say_skipped(roles, reporter)
+    model = initial_model(settings)
+    origin = find_run(config.init_from, config.runs) if config.init_from else None
+    if origin is not None:
+        _take_weights(model, origin)
+        met = sorted(set(config.hold_out_subjects) & set(origin.record.seen_subjects))
+        if met:
+            reporter.warn(
+                f"{', '.join(met)}: held out here, but the weights of {origin.folder} come from them, so "
+                "probes that test on them are not inductive"
+            )
+    run = create_run(config.runs, config.name, settings, config.data, roles, origin)
+    ancestor = origin.folder.resolve() if origin else None
+    return _Begun(
+        _Place(run.folder.resolve(), config.data.resolve(), None, ancestor), run, model, sessions, None
+    )
+
+
+def _follow(place: _Place) -> _Begun:
+    """On another rank than the first: read what that one has found or made."""
+    run = open_run(place.run)
+    model = initial_model(run.settings)
+    checkpoint = None if place.step is None else load_checkpoint(run.checkpoints, place.step)
+    if place.ancestor is not None:
+        _take_weights(model, open_run(place.ancestor))
+    return _Begun(place, run, model, open_sessions(place.data), checkpoint)
 
 
 def _same_ancestor(run: Run, source: Run) -> None:
@@ -195,28 +264,29 @@ def _take_weights(model: PairModel, source: Run) -> None:
         ) from None
 
 
-def _train(
-    run: Run,
-    model: PairModel,
-    sessions: Sequence[Session],
-    checkpoint: Checkpoint | None,
-    device: Device,
-    reporter: Reporter,
-    began: float,
-) -> PretrainRecord:
+def _train(begun: _Begun, device: Device, ranks: Ranks, reporter: Reporter, began: float) -> PretrainRecord:
+    run, model, checkpoint = begun.run, begun.model, begun.checkpoint
     settings, train = run.settings, run.settings.train
+    if settings.loss.name == "vicreg" and ranks.world > 1:
+        raise InputError(
+            f"VICReg is a statistic of the whole batch; {ranks.world} processes would each see a part.",
+            "Train on one device, or use --set loss.name=dcl",
+        )
     roles = {(s.subject, s.session, s.population): s.role for s in run.record.sessions}
     training = training_parts(
-        [s for s in sessions if roles[s.key.subject, s.key.session, s.key.population] == "train"], settings
+        [s for s in begun.sessions if roles[s.key.subject, s.key.session, s.key.population] == "train"],
+        settings,
     )
     resumed_from = checkpoint.step if checkpoint else 0
-    trainer = Trainer(run, model, device, checkpoint, reporter, [str(s.key) for s in training])
+    trainer = Trainer(run, model, device, checkpoint, reporter, [str(s.key) for s in training], ranks)
     if trainer.step < train.steps:
-        run = run.with_state("running", trainer.step)
+        if ranks.first:
+            run = run.with_state("running", trainer.step)
         trainer.run = run
         workers = train.workers
         if workers is None:
-            workers = 0 if device.accelerator == "cpu" else max(min(12, (os.cpu_count() or 2) - 1), 1)
+            own_cores = (os.cpu_count() or 2) // ranks.layout.per_machine
+            workers = 0 if device.accelerator == "cpu" else max(min(12, own_cores - 1), 1)
         stream = PretrainStream(
             training,
             settings.tokens,
@@ -225,9 +295,12 @@ def _train(
             max_tokens=train.max_tokens,
             dropout=(settings.views.dropout_low, settings.views.dropout_high),
             min_units=settings.views.min_units,
+            rank=ranks.rank,
+            world=ranks.world,
             num_workers=workers,
             state=trainer.stream_state,
         )
+        trainer.barren_limit = 2 * stream.steps_in_epoch(1) + train.batch_windows
         warmup = train.warmup_steps
         if warmup is None:
             warmup = round(min(stream.steps_in_epoch(), train.steps / 10))
@@ -236,7 +309,7 @@ def _train(
         finally:
             stream.close()
         run = trainer.run
-    if run.record.state != "finished":  # also when it was stopped after its last step
+    if run.record.state != "finished" and ranks.first:  # also when it was stopped after its last step
         run = run.with_state("finished", trainer.step)
     rows = read_metrics(run.folder / "metrics.jsonl")
     logged = [(int(row["step"]), row["loss"]) for row in rows if row.get("loss") is not None]
@@ -246,6 +319,7 @@ def _train(
         name=run.record.name,
         preset=settings.preset,
         device=device.name,
+        processes=ranks.world,
         steps=trainer.step,
         parameters=sum(p.numel() for p in model.parameters()),
         sessions=len(training),

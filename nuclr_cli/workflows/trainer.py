@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,14 +22,13 @@ from nuclr_cli.workflows.checkpoints import (
     save_checkpoint,
 )
 from nuclr_cli.workflows.devices import Device
+from nuclr_cli.workflows.launchers import Layout
 from nuclr_cli.workflows.metrics_log import MetricsLog
 from nuclr_cli.workflows.pair_model import PairModel, learning_rate_at, parameter_groups
+from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter
-from nuclr_cli.workflows.runs import Run, resume_command, write_json
+from nuclr_cli.workflows.runs import Run, State, resume_command, write_json
 from nuclr_cli.workflows.signals import StopRequest
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 RANKME_ROWS = 2048
 
@@ -44,8 +43,16 @@ class Counters:
 
 
 @dataclass(frozen=True)
+class _Everybody:
+    """What all ranks together bring to a step: matched pairs, and whether one of them was asked to stop."""
+
+    pairs: int
+    exit_code: int
+
+
+@dataclass(frozen=True)
 class StepResult:
-    """Numbers of one optimiser step, as Python floats."""
+    """Numbers of one optimiser step over all ranks, as Python floats; embeddings of this one."""
 
     loss: float
     numerator: float
@@ -54,24 +61,6 @@ class StepResult:
     grad_norm_loss: float
     n_units: int
     embeddings: Tensor
-
-
-def make_fabric(device: Device, precision: str) -> Fabric:
-    """Lightning Fabric on one device; ``auto`` is bf16 with fp32 weights on a GPU and fp32 on a CPU."""
-    try:
-        from lightning_fabric import Fabric
-    except ModuleNotFoundError:  # the `lightning` distribution carries the same class
-        from lightning.fabric import Fabric  # type: ignore[no-redef]
-
-    if precision == "auto":
-        precision = "bf16" if device.accelerator == "cuda" else "fp32"
-    fabric = Fabric(
-        accelerator=device.accelerator,
-        devices=1,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-    )
-    fabric.launch()
-    return fabric
 
 
 class Trainer:
@@ -84,6 +73,7 @@ class Trainer:
         checkpoint: To continue from, or None.
         reporter: Hears about progress.
         session_names: Of the sessions trained on, in the order that `Window.session` counts in.
+        ranks: The processes that train together; None = this one alone.
     """
 
     def __init__(
@@ -94,13 +84,19 @@ class Trainer:
         checkpoint: Checkpoint | None,
         reporter: Reporter,
         session_names: Sequence[str],
+        ranks: Ranks | None = None,
     ) -> None:
         self.run, self.settings, self.train = run, run.settings, run.settings.train
         self.reporter, self.session_names = reporter, session_names
-        self.fabric = make_fabric(device, self.train.precision)
+        self.ranks = Ranks(device, Layout(1, 1)) if ranks is None else ranks
+        self.fabric = self.ranks.fabric(self.train.precision)
+        if self.train.precision == "fp64":
+            model.double()
         self.step = 0
         self.stream_state = StreamState(0, 0)
         self.counters = Counters()
+        self.barren_limit = math.inf
+        self._barren = 0
         if checkpoint is not None:
             model.load_state_dict(checkpoint.model)
             self.step = checkpoint.step
@@ -117,14 +113,14 @@ class Trainer:
             restore_optimizer(optimizer, self._names, checkpoint.optimizer)
 
     def fit(self, batches: Iterator[StepBatch], warmup_steps: int) -> None:
-        """Train to the last step, logging and saving on the way.
+        """Train to the last step, logging and saving on the way; what concerns all ranks happens on all.
 
         Raises:
             Interrupted: A signal asked for a stop; a checkpoint was saved first.
             InputError: The loss is not finite, no window gives two views, or the disk refuses a checkpoint.
         """
         train = self.train
-        log = MetricsLog(self.run.folder, self.step, self.reporter)
+        log = MetricsLog(self.run.folder, self.step, self.reporter) if self.ranks.first else None
         began = time.monotonic()
         waited = worked = 0.0
         units_since, steps_since = 0, 0
@@ -137,7 +133,8 @@ class Trainer:
                     t1 = time.perf_counter()
                     log_now = (self.step + 1) % train.log_every == 0 or self.step + 1 == train.steps
                     rate = learning_rate_at(self.step, train.learning_rate, warmup_steps, train.steps)
-                    result = self._take_step(batch, rate, keep_embeddings=log_now)
+                    everybody = self._everybody(batch, stop.exit_code)
+                    result = self._take_step(batch, everybody.pairs, rate, keep_embeddings=log_now)
                     self.step += 1
                     self.stream_state = batch.state_after
                     t2 = time.perf_counter()
@@ -145,7 +142,7 @@ class Trainer:
                     steps_since += 1
                     if result is not None:
                         units_since += result.n_units
-                    if log_now:
+                    if log_now and log is not None:
                         row: dict[str, float | int] = {"step": self.step, "epoch": self.stream_state.epoch}
                         if result is not None:
                             row |= self._numbers(result, rate)
@@ -160,33 +157,67 @@ class Trainer:
                             "elapsed_s": time.monotonic() - began,
                         }
                         log.write(row)
+                    if log_now:
                         waited = worked = 0.0
                         units_since = steps_since = 0
                     bar.update(self.step, f"loss {result.loss:.3f}" if result is not None else "")
-                    if stop.exit_code:
+                    if everybody.exit_code:
                         self._save()
-                        raise self._interrupted(stop.exit_code)
+                        raise self._interrupted(everybody.exit_code)
                     if self.step % train.checkpoint_every == 0 or self.step == train.steps:
                         self._save()
-                        self.run = self.run.with_state("running", self.step)
+                        self._note_state("running")
         finally:
-            log.close()
+            if log is not None:
+                log.close()
+
+    def _everybody(self, batch: StepBatch, exit_code: int) -> _Everybody:
+        """Add up what the ranks have to know of one another before a step."""
+        terminated, interrupted = exit_code == 143, exit_code == 130
+        counts = (batch.n_windows, batch.n_dropped, batch.n_pairs, terminated, interrupted)
+        windows, dropped, pairs, *asked = (round(value) for value in self.ranks.sum(counts))
+        counters = self.counters
+        counters.windows += windows
+        counters.dropped += dropped
+        counters.pairs += pairs
+        self._barren = 0 if pairs else self._barren + windows
+        if self.ranks.world > 1 and self._barren > self.barren_limit:
+            raise InputError(
+                f"Not one of {self._barren} windows in a row gave a training pair.",
+                "Use populations with more active units, or ask for fewer: --set views.min_units=NUMBER",
+            )
+        return _Everybody(pairs, 143 if asked[0] else 130 if asked[1] else 0)
+
+    def _note_state(self, state: State) -> None:
+        """Write down how far the run is, on the first rank."""
+        if self.ranks.first:
+            self.run = self.run.with_state(state, self.step)
 
     def _interrupted(self, exit_code: int) -> Interrupted:
-        self.run = self.run.with_state("stopped", self.step)
+        self._note_state("stopped")
         return Interrupted(
             f"Stopped by a signal after step {self.step} of {self.train.steps}; a checkpoint is saved.",
             f"Continue with: {resume_command(self.run.folder)}",
             exit_code=exit_code,
         )
 
-    def _take_step(self, batch: StepBatch, rate: float, *, keep_embeddings: bool) -> StepResult | None:
-        """One optimiser step on a global batch cut into micro-batches; None when no window gave two views."""
-        counters = self.counters
-        counters.windows += batch.n_windows
-        counters.dropped += batch.n_dropped
-        n_pairs = batch.n_pairs
-        counters.pairs += n_pairs
+    def _take_step(
+        self, batch: StepBatch, n_pairs: int, rate: float, *, keep_embeddings: bool
+    ) -> StepResult | None:
+        """One optimiser step on a global batch, of which this rank has some micro-batches, or none.
+
+        Terms of the loss are shares of the global batch, by matched pairs: their gradients are added up, over
+        micro-batches and ranks.
+
+        Args:
+            batch: This rank's.
+            n_pairs: Of all ranks.
+            rate: Learning rate.
+            keep_embeddings: Return some.
+
+        Returns:
+            None when no window of any rank gave two views.
+        """
         if not n_pairs:
             return None
         if self.settings.loss.name == "vicreg" and len(batch.micro) > 1:
@@ -199,18 +230,23 @@ class Trainer:
             group["lr"] = rate
         self._stepper.zero_grad(set_to_none=True)
         # Added up on the device: reading one micro-batch's terms would keep the next from being launched.
-        sums = torch.zeros(3, dtype=torch.float64, device=self.fabric.device)
+        sums = torch.zeros(4, dtype=torch.float64, device=self.fabric.device)
         kept: list[Tensor] = []
         for i, micro in enumerate(batch.micro):
             # Dropout masks depend on the step and the micro-batch alone: a resumed run draws the same.
-            torch.manual_seed(torch_seed(self.settings.seed, self.step, i, Purpose.MODEL))
+            number = i * self.ranks.world + self.ranks.rank
+            torch.manual_seed(torch_seed(self.settings.seed, self.step, number, Purpose.MODEL))
             pair = self.model.prepare(micro, self.fabric.device)
-            total, numerator, denominator, embeddings = self._wrapped(pair, n_pairs)
+            # Not through Fabric's wrapper of the model, which would round terms in float64.
+            with self.fabric.autocast():
+                total, numerator, denominator, embeddings = self.model(pair, n_pairs)
             self.fabric.backward(total)
-            sums += torch.stack([total, numerator, denominator]).detach().double()
+            sums[:3] += torch.stack([total, numerator, denominator]).detach().double()
             if keep_embeddings:
                 kept.append(embeddings.float())
-        loss, attraction, repulsion = sums.tolist()
+        sums[3] = sum(len(m.view1.ids) + len(m.view2.ids) for m in batch.micro)
+        self._add_up(sums)
+        loss, attraction, repulsion, n_units = sums.tolist()
         norms = [
             float(torch.nn.utils.clip_grad_norm_(part.parameters(), self.train.grad_clip))
             for part in (self.model.encoder, self.model.loss)
@@ -224,29 +260,47 @@ class Trainer:
             repulsion,
             norms[0],
             norms[1],
-            sum(len(m.view1.ids) + len(m.view2.ids) for m in batch.micro),
+            round(n_units),
             torch.cat(kept)[:RANKME_ROWS].cpu() if kept else torch.empty(0),
         )
 
+    def _add_up(self, sums: Tensor) -> None:
+        """Replace the gradients, and `sums`, by their sums over the ranks."""
+        if self.ranks.world == 1:
+            return
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        # What no rank has used stays without a gradient: the optimiser passes over it, as it does alone.
+        used = self.ranks.sum([parameter.grad is not None for parameter in parameters])
+        gradients = []
+        for parameter, n_ranks in zip(parameters, used, strict=True):
+            if n_ranks:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                gradients.append(parameter.grad)
+        self.ranks.sum_into(gradients)
+        self.ranks.sum_into([sums])
+
     def _not_finite(self, batch: StepBatch, loss: float, norms: list[float]) -> InputError:
         path = self.run.folder / f"not-finite-step-{self.step:08d}.json"
+        windows = [
+            {
+                "session": self.session_names[drawn.window.session],
+                "start_s": drawn.window.start_s,
+                "epoch": drawn.epoch,
+                "index": drawn.index,
+            }
+            for drawn in batch.drawn
+        ]
         document: dict[str, Any] = {
             "step": self.step,
             "loss": str(loss),
             "grad_norms": [str(norm) for norm in norms],
             "stream_before": asdict(self.stream_state),
-            "windows": [
-                {
-                    "session": self.session_names[drawn.window.session],
-                    "start_s": drawn.window.start_s,
-                    "epoch": drawn.epoch,
-                    "index": drawn.index,
-                }
-                for drawn in batch.drawn
-            ],
+            "windows": [window for of_rank in self.ranks.gather(windows) for window in of_rank],
         }
-        write_json(path, document)
-        self.run = self.run.with_state("failed", self.step)
+        if self.ranks.first:
+            write_json(path, document)
+        self._note_state("failed")
         return InputError(
             f"The loss or its gradient is not finite at step {self.step} (loss {loss}). "
             f"The windows of this batch are listed in {path}.",
@@ -267,11 +321,13 @@ class Trainer:
         }
 
     def _save(self) -> None:
-        save_checkpoint(
-            self.run.checkpoints,
-            self.step,
-            self.model.state_dict(),
-            optimizer_tensors(self._optimizer, self._names),
-            {"stream": asdict(self.stream_state), "counters": asdict(self.counters)},
-            self.train.keep_checkpoints,
+        self.ranks.once(
+            lambda: save_checkpoint(
+                self.run.checkpoints,
+                self.step,
+                self.model.state_dict(),
+                optimizer_tensors(self._optimizer, self._names),
+                {"stream": asdict(self.stream_state), "counters": asdict(self.counters)},
+                self.train.keep_checkpoints,
+            )
         )

@@ -1,0 +1,92 @@
+"""What has started this process (nothing, Fabric, torchrun or srun), and how many there are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nuclr_cli.errors import InputError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the processes lie on machines.
+
+    Attributes:
+        per_machine: Processes on each.
+        machines: How many.
+    """
+
+    per_machine: int
+    machines: int
+
+    @property
+    def world(self) -> int:
+        return self.per_machine * self.machines
+
+
+def layout_of(gpus: int | None, machines: int | None, environ: Mapping[str, str] = os.environ) -> Layout:
+    """How many processes there will be: what a launcher has started, else what the user asked for.
+
+    Args:
+        gpus: ``--gpus`` as given, processes a machine.
+        machines: ``--nodes`` as given.
+        environ: Environment variables, where torchrun and srun say what they have started.
+
+    Raises:
+        InputError: The launcher and the options contradict one another, or machines have no launcher.
+    """
+    found, launcher = _launched(environ)
+    if found is None:
+        wanted = Layout(max(gpus or 1, 1), 1 if machines is None else machines)
+        if wanted.machines < 1:
+            raise InputError(
+                f"--nodes {machines} is not a number of machines.", "--nodes 1 is this one alone"
+            )
+        if wanted.machines > 1 and "MASTER_ADDR" not in environ:
+            raise InputError(
+                f"--nodes {machines}: nothing says how the machines find one another.",
+                "Start the command with srun or torchrun, which say so (--nodes is not needed then)",
+            )
+        return wanted
+    given = {"--gpus": (gpus or None, found.per_machine), "--nodes": (machines, found.machines)}
+    for option, (value, there) in given.items():
+        # One GPU for each of several processes is what a process sees under srun --gpus-per-task.
+        if value is not None and value != there and not (option == "--gpus" and value == 1):
+            raise InputError(
+                f"{option} {value}, but {launcher} has started {found.per_machine} processes on "
+                f"{found.machines} machines.",
+                f"Leave {option} away under {launcher}",
+            )
+    return found
+
+
+def _launched(environ: Mapping[str, str]) -> tuple[Layout | None, str]:
+    """What a launcher has started, and its name; None without one."""
+    try:
+        if "TORCHELASTIC_RUN_ID" in environ:
+            local, world = int(environ["LOCAL_WORLD_SIZE"]), int(environ["WORLD_SIZE"])
+            return Layout(local, world // local), "torchrun"
+        if "SLURM_STEP_ID" in environ and environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+            world, nodes = int(environ["SLURM_NTASKS"]), int(environ.get("SLURM_NNODES", "1"))
+            if world % nodes:
+                raise InputError(
+                    f"srun has started {world} processes on {nodes} machines: not as many on each.",
+                    "Ask for --ntasks-per-node instead of --ntasks",
+                )
+            return Layout(world // nodes, nodes), "srun"
+    except (KeyError, ValueError) as error:
+        raise InputError(f"The launcher's environment cannot be read: {error}.", "Start it again") from None
+    return None, ""
+
+
+def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is the one that speaks, known before anything is joined."""
+    if "TORCHELASTIC_RUN_ID" in environ:
+        return environ.get("RANK", "0") == "0"
+    if "SLURM_STEP_ID" in environ and environ.get("SLURM_NTASKS", "1") != "1":
+        return environ.get("SLURM_PROCID", "0") == "0"
+    if environ.get("WORLD_SIZE", "1") != "1":  # Fabric has started it, for --gpus N
+        return environ.get("LOCAL_RANK", "0") == "0" and environ.get("NODE_RANK", "0") == "0"
+    return True

@@ -1,0 +1,146 @@
+"""The processes that train together: how many, which one this is, and what they tell one another.
+
+Launching and rendezvous are Lightning Fabric's and torch.distributed's: ``--gpus N`` starts the processes of
+a machine, under torchrun and srun they are there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from nuclr_cli.errors import NuclrError
+from nuclr_cli.workflows.devices import Device
+from nuclr_cli.workflows.launchers import Layout
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(minutes=30)
+"""How long a rank waits for the others: longer than the first one takes to open ten thousand sessions."""
+
+
+class EndedElsewhere(NuclrError):
+    """Another rank ends for a reason that it says itself; this one ends with the same exit code, silently."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("")
+        self.exit_code = exit_code
+
+
+class Ranks:
+    """The processes of a run. Alone, everything is done at once and nothing is sent.
+
+    Attributes:
+        rank: Of this process, from 0.
+        world: How many there are.
+        layout: How they lie on machines.
+    """
+
+    def __init__(self, device: Device, layout: Layout) -> None:
+        self._device, self.layout = device, layout
+        self.rank, self.world = 0, layout.world
+        if layout.world > 1:
+            self.rank = self.fabric("fp32").global_rank
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def fabric(self, precision: str) -> Fabric:
+        """Fabric on this process's device; the first call starts and joins the processes.
+
+        Args:
+            precision: ``bf16`` (with fp32 weights), ``fp32``, ``fp64``; ``auto``: bf16 on a GPU, else fp32.
+        """
+        try:
+            from lightning_fabric import Fabric
+            from lightning_fabric.strategies.ddp import DDPStrategy
+        except ModuleNotFoundError:  # the `lightning` distribution carries the same classes
+            from lightning.fabric import Fabric  # type: ignore[no-redef]
+            from lightning.fabric.strategies.ddp import DDPStrategy  # type: ignore[no-redef]
+
+        class Summed(DDPStrategy):
+            """Ranks whose gradients are added up by the trainer, once a step.
+
+            A rank has any number of micro-batches, none too, which DDP's hooks do not wait for.
+            """
+
+            def setup_module(self, module: torch.nn.Module) -> Any:
+                return module
+
+        if precision == "auto":
+            precision = "bf16" if self._device.accelerator == "cuda" else "fp32"
+        several: dict[str, Any] = {}
+        if self.world > 1:
+            backend = "cpu:gloo,cuda:nccl" if self._device.accelerator == "cuda" else "gloo"
+            strategy = Summed(process_group_backend=backend, timeout=PATIENCE)
+            several = {"strategy": strategy, "num_nodes": self.layout.machines}
+        fabric = Fabric(
+            accelerator=self._device.accelerator,
+            devices=self.layout.per_machine,
+            precision=cast(Any, {"bf16": "bf16-mixed", "fp32": "32-true", "fp64": "64-true"}[precision]),
+            **several,
+        )
+        fabric.launch()
+        return fabric
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Sums over all ranks, the same on each; numbers up to 2^53 are exact."""
+        if self.world == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(total)
+        return [float(value) for value in total.tolist()]
+
+    def sum_into(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors of one dtype and device by their sums over all ranks, the same on each."""
+        if self.world == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        torch.distributed.all_reduce(flat)
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def once(self, work: Callable[[], T]) -> T:
+        """What `work` returns on the first rank, on all of them; it has to be picklable.
+
+        If it raises there, all ranks end: the first with its error, the others silently.
+        """
+        if self.world == 1:
+            return work()
+        said: list[Any] = [None, 0]
+        error: BaseException | None = None
+        if self.first:
+            try:
+                said[0] = work()
+            except BaseException as raised:
+                error = raised
+                said[1] = raised.exit_code if isinstance(raised, NuclrError) else 1
+        torch.distributed.broadcast_object_list(said, src=0)
+        if error is not None:
+            raise error
+        if said[1]:
+            raise EndedElsewhere(said[1])
+        return cast(T, said[0])
+
+    def gather(self, value: T) -> list[T]:
+        """Everybody's value, in the order of the ranks, on all of them; it has to be picklable."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(found, value)
+        return found
+
+    def leave(self) -> None:
+        """End the connection, so that no process is waited for at exit."""
+        if self.world > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

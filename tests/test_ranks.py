@@ -1,0 +1,289 @@
+"""Several processes train as one does: the same numbers, one voice, nothing lost when one of them ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nuclr_cli.errors import InputError
+from nuclr_cli.workflows.launchers import Layout, is_first_process, layout_of
+
+Nuclr = Callable[..., Any]
+
+SETTINGS = {
+    "train.steps": 20,
+    "train.batch_windows": 4,
+    "train.max_tokens": 700,
+    "train.checkpoint_every": 5,
+    "train.log_every": 1,
+    "train.precision": "fp64",
+    "views.min_units": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Populations of very different size."""
+    from nuclr_cli.data.store import SourceRecord, write_population
+    from nuclr_cli.testing.simulate import tiny_population
+
+    folder = tmp_path_factory.mktemp("uneven") / "nuclr-data"
+    folder.mkdir()
+    for i, n_units in enumerate((8, 16, 60)):
+        population = tiny_population(
+            i, n_units=n_units, minutes=1.0 + i, subject=f"s{i}", session=f"day{i}", silent_units=1
+        )
+        source = SourceRecord(path=f"tiny-{i}", reader="test", detected="made in memory")
+        write_population(population, folder / f"s{i}.h5", source=source)
+    return folder
+
+
+def pretrain(data: Path, name: str, *more: object, **changes: object) -> list[str]:
+    settings = [f"--set={key}={value}" for key, value in {**SETTINGS, **changes}.items()]
+    command = ["pretrain", data, "--preset", "tiny", "--name", name, "--gpus", 0, *settings, *more]
+    return [str(word) for word in command]
+
+
+def torchrun(ranks: int, *options: object) -> list[str]:
+    rendezvous = options or ("--standalone",)
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", ranks, *rendezvous]
+    return [str(word) for word in (*words, "-m", "nuclr_cli")]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def finished(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment())
+
+
+@contextmanager
+def started(command: list[str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    newest = max((run / "checkpoints").glob("step-*"))
+    assert newest.name == "step-00000020"
+    return load_file(newest / "model.safetensors")
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    compared = (
+        "step",
+        "epoch",
+        "loss",
+        "loss_numerator",
+        "loss_denominator",
+        "grad_norm",
+        "windows",
+        "pairs",
+    )
+    for ours, theirs in zip(rows(found), rows(expected), strict=True):
+        for key in compared:
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-9, abs=1e-9), key
+    ours, theirs = weights(found), weights(expected)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert tensor.dtype == torch.float64
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-9, atol=1e-9)
+
+
+def children(process: int) -> list[int]:
+    """Processes that `process` has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            after_name = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(after_name[1]) == process:
+            found.append(int(stat.parent.name))
+    return sorted(found)
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if (run / "metrics.jsonl").is_file() and any(row["step"] >= step for row in rows(run)):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{run} did not come to step {step}")
+
+
+@pytest.fixture(scope="module")
+def alone(nuclr: Nuclr, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process, 20 steps."""
+    place = tmp_path_factory.mktemp("alone")
+    done = nuclr(*pretrain(data, "run"), cwd=place)
+    assert done.code == 0, done.err
+    return place / "nuclr-runs" / "run"
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_several_processes_train_as_one_does(data: Path, alone: Path, ranks: int, tmp_path: Path) -> None:
+    done = finished([*torchrun(ranks), *pretrain(data, "run", "--json")], tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)  # one document: the first process speaks
+    assert record["processes"] == ranks
+    run = tmp_path / "nuclr-runs" / "run"
+    assert_same_run(run, alone)
+    assert json.loads((run / "run.json").read_text())["state"] == "finished"
+    assert not list((run / "checkpoints").glob(".*"))
+
+
+def test_a_process_without_a_window_takes_part(nuclr: Nuclr, data: Path, tmp_path: Path) -> None:
+    few = {"train.batch_windows": 2}
+    one = nuclr(*pretrain(data, "one", **few), cwd=tmp_path)
+    assert one.code == 0, one.err
+    done = finished([*torchrun(3), *pretrain(data, "three", **few)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path / "nuclr-runs" / "three", tmp_path / "nuclr-runs" / "one")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+def test_a_signal_to_any_process_stops_all_with_one_checkpoint(
+    nuclr: Nuclr, data: Path, alone: Path, number: signal.Signals, tmp_path: Path
+) -> None:
+    run = tmp_path / "nuclr-runs" / "run"
+    with started([*torchrun(2), *pretrain(data, "run")], tmp_path) as process:
+        wait_for_step(run, 3)
+        os.kill(children(process.pid)[1], number)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert err.count("Stopped by a signal after step") == 2  # each process says how it ended
+    assert "exitcode  : 143" in err
+    written = sorted((run / "checkpoints").glob("step-*"))
+    state = json.loads((run / "run.json").read_text())
+    assert (state["state"], written[-1].name) == ("stopped", f"step-{state['step']:08d}")
+    # Any number of processes goes on with it.
+    done = nuclr(*pretrain(data, "run", "--resume"), cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert_same_run(run, alone)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_killed_machine_is_replaced_and_nothing_is_lost(data: Path, alone: Path, tmp_path: Path) -> None:
+    """Two launchers with an address each; a process of the second is killed, the elastic restart goes on."""
+    endpoint = f"127.0.0.1:{free_port()}"
+    run = tmp_path / "nuclr-runs" / "run"
+
+    def machine(address: str) -> list[str]:
+        return torchrun(
+            1, "--nnodes", 2, "--max-restarts", 2, "--rdzv-backend", "c10d", "--rdzv-id", "test",
+            "--rdzv-endpoint", endpoint, "--local-addr", address,
+        )  # fmt: skip
+
+    command = pretrain(data, "run", "--resume")
+    with (
+        started([*machine("127.0.0.1"), *command], tmp_path) as first,
+        started([*machine("127.0.0.2"), *command], tmp_path) as second,
+    ):
+        wait_for_step(run, 7)
+        os.kill(children(second.pid)[0], signal.SIGKILL)
+        said = [process.communicate(timeout=240)[1] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), said
+    assert any("continuing run run at step" in text for text in said)
+    assert_same_run(run, alone)
+
+
+def test_bad_input_is_said_once_and_ends_all(data: Path, tmp_path: Path) -> None:
+    done = finished([*torchrun(2), *pretrain(tmp_path / "absent", "run")], tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("absent does not exist") == 1
+    assert "exitcode  : 3" in done.stderr
+    assert not (tmp_path / "nuclr-runs").exists()
+
+
+def test_a_loss_of_the_whole_batch_is_refused(data: Path, tmp_path: Path) -> None:
+    done = finished([*torchrun(2), *pretrain(data, "run", "--set", "loss.name=vicreg")], tmp_path)
+    assert done.returncode != 0
+    assert "VICReg is a statistic of the whole batch" in done.stderr
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8", "RANK": "5"}
+SRUN = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "6", "SLURM_NNODES": "3", "SLURM_PROCID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "gpus", "nodes", "expected"),
+    [
+        ({}, None, None, Layout(1, 1)),
+        ({}, 0, None, Layout(1, 1)),
+        ({}, 4, None, Layout(4, 1)),
+        ({"MASTER_ADDR": "node0"}, 4, 2, Layout(4, 2)),
+        (TORCHRUN, None, None, Layout(4, 2)),
+        (TORCHRUN, 4, 2, Layout(4, 2)),
+        (TORCHRUN, 1, None, Layout(4, 2)),
+        (SRUN, 0, None, Layout(2, 3)),
+        ({**SRUN, "SLURM_JOB_NAME": "interactive"}, None, None, Layout(1, 1)),
+    ],
+)
+def test_processes_are_those_of_the_launcher(
+    environ: dict[str, str], gpus: int | None, nodes: int | None, expected: Layout
+) -> None:
+    assert layout_of(gpus, nodes, environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "gpus", "nodes", "said"),
+    [
+        ({}, None, 2, "how the machines find one another"),
+        ({}, None, 0, "not a number of machines"),
+        (TORCHRUN, 3, None, "torchrun has started 4 processes on 2 machines"),
+        (SRUN, None, 2, "srun has started 2 processes on 3 machines"),
+        ({**SRUN, "SLURM_NTASKS": "7"}, None, None, "not as many on each"),
+        ({**SRUN, "SLURM_NTASKS": "many"}, None, None, "cannot be read"),
+    ],
+)
+def test_a_launcher_that_says_otherwise_is_an_error(
+    environ: dict[str, str], gpus: int | None, nodes: int | None, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        layout_of(gpus, nodes, environ)
+
+
+def test_one_process_speaks() -> None:
+    assert is_first_process({})
+    assert not is_first_process(TORCHRUN)
+    assert is_first_process(SRUN)
+    assert not is_first_process({**SRUN, "SLURM_PROCID": "1"})
+    assert not is_first_process({"WORLD_SIZE": "2", "LOCAL_RANK": "1"})
+    assert is_first_process({"LOCAL_RANK": "1"})  # of something else
