@@ -18,7 +18,8 @@ from nuclr_cli.data.store import SourceRecord, write_population
 from nuclr_cli.errors import InputError
 from nuclr_cli.testing.simulate import tiny_calcium, tiny_population
 from nuclr_cli.workflows.devices import choose_device
-from nuclr_cli.workflows.embed import EmbedConfig, embed, embed_sessions
+from nuclr_cli.workflows.embed import EmbedConfig, embed
+from nuclr_cli.workflows.embed_sessions import embed_sessions
 from nuclr_cli.workflows.pair_model import initial_model
 from nuclr_cli.workflows.presets import for_modalities, preset_settings, with_changes
 from nuclr_cli.workflows.pretrain import PretrainConfig, pretrain

@@ -13,35 +13,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from nuclr_cli import __version__
-from nuclr_cli.data.batch import covered_events, evaluation_batches
 from nuclr_cli.data.embeddings import (
-    RESERVED_COLUMNS,
     EmbeddingTable,
     load_embeddings,
     write_embeddings,
 )
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import Session
-from nuclr_cli.data.tokens import TokenSpec
-from nuclr_cli.errors import InputError
+from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.evaluation.diagnostics import Halves, diagnose
-from nuclr_cli.model.encoder import Encoder
 from nuclr_cli.model.rankme import rankme
 from nuclr_cli.workflows.checkpoints import Checkpoint, steps_available
 from nuclr_cli.workflows.devices import Device, choose_device
 from nuclr_cli.workflows.embed_record import EmbedRecord, embed_record
 from nuclr_cli.workflows.embed_select import SelectRule, check_rule, select_checkpoint
+from nuclr_cli.workflows.embed_sessions import embed_sessions
 from nuclr_cli.workflows.freed_memory import keep_freed_memory
-from nuclr_cli.workflows.half_embeddings import HalfEmbeddings
-from nuclr_cli.workflows.pair_model import MODALITY_OF, encode, initial_model, token_kind
+from nuclr_cli.workflows.launchers import layout_of
+from nuclr_cli.workflows.pair_model import initial_model
+from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
 from nuclr_cli.workflows.run_data import data_of, embed_command, is_data_of
-from nuclr_cli.workflows.runs import RUNS, Run, find_run, list_runs
+from nuclr_cli.workflows.runs import RUNS, Run, find_run, list_runs, open_run
 
 
 @dataclass(frozen=True)
@@ -87,8 +82,40 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
         InputError: No run, a damaged checkpoint, no sessions, a modality that the run has not
             learned, no unit that is active in any window, or nowhere to write.
     """
-    reporter = reporter or SilentReporter()
     began = time.monotonic()
+    device = choose_device(config.gpus, most=None)
+    ranks = Ranks(device, layout_of(config.gpus, None))
+    reporter = reporter if reporter is not None and ranks.first else SilentReporter()
+    try:
+        plan = ranks.once(lambda: _plan(config, reporter))
+        if device.accelerator == "cpu":
+            keep_freed_memory()
+        try:
+            return _embed(config, plan, device, ranks, reporter, began)
+        except NuclrError as error:  # the same on all ranks
+            raise ranks.said_once(error) from None
+    finally:
+        ranks.leave()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is embedded with which run.
+
+    Attributes:
+        run: Its folder.
+        data: Sessions to embed.
+        known: Sessions of the run's own data, where checkpoints are scored on them.
+        out: File to write.
+    """
+
+    run: Path
+    data: Path
+    known: Path | None
+    out: Path
+
+
+def _plan(config: EmbedConfig, reporter: Reporter) -> _Plan:
     run = _run(config, reporter)
     if config.run is None:
         reporter.note(f"run {run.record.name}, the newest (--run chooses another)")
@@ -105,10 +132,18 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
             f"{data} does not hold the data of run {run.record.name}: its embeddings need an own file.",
             _again(config, run),
         )
-    out = config.out or run.embeddings
-    device = choose_device(config.gpus)
-    if device.accelerator == "cpu":
-        keep_freed_memory()
+    known = None
+    if config.select != "last":
+        # The embedded sessions need not be those that the rule scores checkpoints on.
+        first = embed_command(run, "--select", config.select) + ", then give this command --checkpoint STEP"
+        known = data if own_data else data_of(run, first, reporter.note)
+    return _Plan(run.folder, data, known, config.out or run.embeddings)
+
+
+def _embed(
+    config: EmbedConfig, plan: _Plan, device: Device, ranks: Ranks, reporter: Reporter, began: float
+) -> EmbedRecord:
+    run = open_run(plan.run)
     model = initial_model(run.settings)
 
     def work(
@@ -129,19 +164,16 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
             metadata=metadata,
             reporter=reporter,
             halves=halves,
+            ranks=ranks,
         )
         return table, halves
 
     rule = cast(SelectRule, config.select)
-    known: list[Session] = []
-    if rule != "last":
-        # The embedded sessions need not be those that the rule scores checkpoints on.
-        first = embed_command(run, "--select", rule) + ", then give this command --checkpoint STEP"
-        known = open_sessions(data if own_data else data_of(run, first, reporter.note))
+    known = [] if plan.known is None else open_sessions(plan.known)
     checkpoint, selection = select_checkpoint(
         run, known, rule, config.select_label, config.checkpoint, work, reporter
     )
-    sessions = open_sessions(data)
+    sessions = open_sessions(plan.data)
     metadata = {
         "run": run.id,
         "checkpoint_step": str(checkpoint.step),
@@ -164,8 +196,8 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
     found = diagnose(halves, rankme(torch.from_numpy(table.embedding[table.seen])))
     said = {"diagnostics": json.dumps(None if found is None else dataclasses.asdict(found))}
     table = dataclasses.replace(table, metadata={**table.metadata, **said})
-    write_embeddings(table, out)
-    return embed_record(table, sessions, run, found, selection, device, out, time.monotonic() - began)
+    ranks.once(lambda: write_embeddings(table, plan.out))
+    return embed_record(table, sessions, run, found, selection, device, plan.out, time.monotonic() - began)
 
 
 def _again(config: EmbedConfig, run: Run) -> str:
@@ -190,83 +222,6 @@ def _run(config: EmbedConfig, reporter: Reporter) -> Run:
         if ready:
             return ready[-1]
     return find_run(config.run, config.runs, reporter.warn)
-
-
-def embed_sessions(
-    encoder: Encoder,
-    sessions: Sequence[Session],
-    tokens: TokenSpec,
-    device: Device,
-    *,
-    max_tokens: int,
-    limit_s: float | None = None,
-    metadata: dict[str, str] | None = None,
-    reporter: Reporter | None = None,
-    halves: list[Halves] | None = None,
-) -> EmbeddingTable:
-    """Embed sessions with an encoder at hand.
-
-    A unit's embedding is the float64 mean over the windows in which it was active; windows follow one
-    another, with a last overlapping one an interval (protocol of the reference). Batches never mix sessions,
-    so the result does not depend on what else is embedded.
-
-    Args:
-        halves: Receives, from the same forward passes, each session's embeddings by half of its recording.
-
-    Returns:
-        One row a unit, in the order of the sessions and their units tables; NaN for units never active.
-
-    Raises:
-        InputError: A session's modality has no patch embedding in this encoder.
-    """
-    reporter = reporter or SilentReporter()
-    learned = [MODALITY_OF[kind] for kind in encoder.config.tokens]
-    for session in sessions:
-        if session.modality not in learned:
-            raise InputError(
-                f"{session.path} holds {session.modality} data, but the run was trained on "
-                f"{', '.join(learned)} only.",
-                "Embed it with a run that was trained on such sessions",
-            )
-    place = device.torch
-    encoder = encoder.to(place).eval()
-    means: list[NDArray[np.float32]] = []
-    windows: list[NDArray[np.int64]] = []
-    events: list[NDArray[np.int64]] = []
-    with torch.inference_mode(), reporter.progress("embed", len(sessions), "sessions") as bar:
-        for number, session in enumerate(sessions):
-            sums = np.zeros((session.n_units, encoder.config.dim), dtype=np.float64)
-            counts = np.zeros(session.n_units, dtype=np.int64)
-            apart = (
-                None
-                if halves is None
-                else HalfEmbeddings(session, tokens, encoder.config.dim, limit_s=limit_s)
-            )
-            for batch in evaluation_batches(session, tokens, max_tokens, limit_s=limit_s):
-                views = batch.views.to(place)
-                z = encode(
-                    encoder,
-                    views.inputs,
-                    views.spikes_per_unit,
-                    views.units_per_population,
-                    token_kind(views),
-                )
-                rows = batch.views.ids.numpy()
-                embedded = z.double().cpu().numpy()
-                np.add.at(sums, rows, embedded)
-                np.add.at(counts, rows, 1)
-                if apart is not None:
-                    sizes = batch.views.units_per_population.numpy()
-                    apart.add(rows, embedded, np.repeat(batch.starts_s, sizes))
-            if halves is not None and apart is not None:
-                halves.append(apart.halves())
-            with np.errstate(invalid="ignore"):
-                means.append((sums / counts[:, None]).astype(np.float32))
-            windows.append(counts)
-            events.append(covered_events(session, tokens, limit_s=limit_s))
-            session.close()
-            bar.update(number + 1, str(session.key.session))
-    return _table(sessions, means, windows, events, metadata or {})
 
 
 def embed_untrained(
@@ -305,30 +260,3 @@ def embed_untrained(
 def _file_identity(session: Session) -> str:
     about = session.path.stat()
     return f"{session.key} {session.path.resolve()} {about.st_size} {about.st_mtime_ns}"
-
-
-def _table(
-    sessions: Sequence[Session],
-    means: list[NDArray[np.float32]],
-    windows: list[NDArray[np.int64]],
-    events: list[NDArray[np.int64]],
-    metadata: dict[str, str],
-) -> EmbeddingTable:
-    def column(values: list[list[str]]) -> NDArray[np.str_]:
-        return np.array([v for part in values for v in part], dtype=np.str_)
-
-    names = sorted({name for session in sessions for name in session.label_names})
-    # A units column may be called like one of the table's own; it then travels as ``NAME_label``.
-    labels = {f"{name}_label" if name in RESERVED_COLUMNS else name: name for name in names}
-    return EmbeddingTable(
-        subject=column([[s.key.subject] * s.n_units for s in sessions]),
-        session=column([[s.key.session] * s.n_units for s in sessions]),
-        population=column([[s.key.population] * s.n_units for s in sessions]),
-        unit_id=column([s.unit_ids.tolist() for s in sessions]),
-        modality=column([[s.modality] * s.n_units for s in sessions]),
-        n_windows=np.concatenate(windows),
-        n_events=np.concatenate(events),
-        labels={to: column([s.label(name).tolist() for s in sessions]) for to, name in labels.items()},
-        embedding=np.concatenate(means),
-        metadata={"nuclr_version": __version__, **metadata},
-    )

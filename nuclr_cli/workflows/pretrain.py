@@ -268,10 +268,11 @@ def _train(begun: _Begun, device: Device, ranks: Ranks, reporter: Reporter, bega
     run, model, checkpoint = begun.run, begun.model, begun.checkpoint
     settings, train = run.settings, run.settings.train
     if settings.loss.name == "vicreg" and ranks.world > 1:
-        raise InputError(
+        parts = InputError(
             f"VICReg is a statistic of the whole batch; {ranks.world} processes would each see a part.",
             "Train on one device, or use --set loss.name=dcl",
         )
+        raise ranks.said_once(parts)
     roles = {(s.subject, s.session, s.population): s.role for s in run.record.sessions}
     training = training_parts(
         [s for s in begun.sessions if roles[s.key.subject, s.key.session, s.key.population] == "train"],

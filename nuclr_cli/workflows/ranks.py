@@ -34,6 +34,13 @@ class EndedElsewhere(NuclrError):
         self.exit_code = exit_code
 
 
+def _told(what: str, fix: str, exit_code: int) -> NuclrError:
+    """An error of another rank."""
+    error = NuclrError(what, fix)
+    error.exit_code = exit_code
+    return error
+
+
 class Ranks:
     """The processes of a run. Alone, everything is done at once and nothing is sent.
 
@@ -131,6 +138,29 @@ class Ranks:
         if said[1]:
             raise EndedElsewhere(said[1])
         return cast(T, said[0])
+
+    def of_each(self, work: Callable[[], T]) -> list[T]:
+        """What `work` returns on every rank, in their order, on all of them; it has to be picklable.
+
+        If it raises a NuclrError on some, all ranks end: the first says the first of them.
+        """
+        if self.world == 1:
+            return [work()]
+        value: T | None = None
+        error: NuclrError | None = None
+        try:
+            value = work()
+        except NuclrError as raised:
+            error = raised
+        found = self.gather((value, None if error is None else (error.what, error.fix, error.exit_code)))
+        for _, failure in found:
+            if failure is not None:
+                raise self.said_once(_told(*failure))
+        return [cast(T, value) for value, _ in found]
+
+    def said_once(self, error: NuclrError) -> NuclrError:
+        """What to raise where all ranks have the same error: it is the first one's to say."""
+        return error if self.first else EndedElsewhere(error.exit_code)
 
     def gather(self, value: T) -> list[T]:
         """Everybody's value, in the order of the ranks, on all of them; it has to be picklable."""

@@ -14,7 +14,7 @@ from nuclr_cli.data.store import Session
 from nuclr_cli.data.tokens import TokenSpec
 from nuclr_cli.data.windows import evaluation_windows
 from nuclr_cli.workflows.devices import Device
-from nuclr_cli.workflows.embed import embed_sessions
+from nuclr_cli.workflows.embed_sessions import embed_sessions
 from nuclr_cli.workflows.metrics_log import read_metrics
 from nuclr_cli.workflows.pair_model import initial_model
 from nuclr_cli.workflows.presets import PretrainSettings

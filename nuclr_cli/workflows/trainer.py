@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nuclr_cli.data.pretrain_stream import StepBatch, StreamState
 from nuclr_cli.data.streams import Purpose, torch_seed
-from nuclr_cli.errors import InputError, Interrupted
+from nuclr_cli.errors import InputError, Interrupted, NuclrError
 from nuclr_cli.model.rankme import rankme
 from nuclr_cli.workflows.checkpoints import (
     Checkpoint,
@@ -61,6 +61,19 @@ class StepResult:
     grad_norm_loss: float
     n_units: int
     embeddings: Tensor
+
+
+def _drawn(batches: Iterator[StepBatch]) -> tuple[StepBatch | None, NuclrError | None]:
+    """The next batch, or why there is none: the other ranks have to know before this one ends."""
+    try:
+        return next(batches), None
+    except NuclrError as error:
+        return None, error
+
+
+def _raise(error: NuclrError | None) -> None:
+    if error is not None:
+        raise error
 
 
 class Trainer:
@@ -129,11 +142,12 @@ class Trainer:
                 self._wrapped.train()
                 while self.step < train.steps:
                     t0 = time.perf_counter()
-                    batch = next(batches)
+                    batch, failure = _drawn(batches)
                     t1 = time.perf_counter()
+                    everybody = self._everybody(batch, failure, stop.exit_code)
+                    assert batch is not None  # or all ranks would have ended
                     log_now = (self.step + 1) % train.log_every == 0 or self.step + 1 == train.steps
                     rate = learning_rate_at(self.step, train.learning_rate, warmup_steps, train.steps)
-                    everybody = self._everybody(batch, stop.exit_code)
                     result = self._take_step(batch, everybody.pairs, rate, keep_embeddings=log_now)
                     self.step += 1
                     self.stream_state = batch.state_after
@@ -163,7 +177,7 @@ class Trainer:
                     bar.update(self.step, f"loss {result.loss:.3f}" if result is not None else "")
                     if everybody.exit_code:
                         self._save()
-                        raise self._interrupted(everybody.exit_code)
+                        raise self.ranks.said_once(self._interrupted(everybody.exit_code))
                     if self.step % train.checkpoint_every == 0 or self.step == train.steps:
                         self._save()
                         self._note_state("running")
@@ -171,20 +185,28 @@ class Trainer:
             if log is not None:
                 log.close()
 
-    def _everybody(self, batch: StepBatch, exit_code: int) -> _Everybody:
-        """Add up what the ranks have to know of one another before a step."""
-        terminated, interrupted = exit_code == 143, exit_code == 130
-        counts = (batch.n_windows, batch.n_dropped, batch.n_pairs, terminated, interrupted)
-        windows, dropped, pairs, *asked = (round(value) for value in self.ranks.sum(counts))
+    def _everybody(self, batch: StepBatch | None, failure: NuclrError | None, exit_code: int) -> _Everybody:
+        """Add up what the ranks have to know of one another before a step.
+
+        Raises:
+            NuclrError: A rank has no batch: why.
+        """
+        own = (0, 0, 0) if batch is None else (batch.n_windows, batch.n_dropped, batch.n_pairs)
+        counts = (*own, exit_code == 143, exit_code == 130, failure is not None)
+        windows, dropped, pairs, *asked, failed = (round(value) for value in self.ranks.sum(counts))
+        if failed:
+            self.ranks.of_each(lambda: _raise(failure))
         counters = self.counters
         counters.windows += windows
         counters.dropped += dropped
         counters.pairs += pairs
         self._barren = 0 if pairs else self._barren + windows
         if self.ranks.world > 1 and self._barren > self.barren_limit:
-            raise InputError(
-                f"Not one of {self._barren} windows in a row gave a training pair.",
-                "Use populations with more active units, or ask for fewer: --set views.min_units=NUMBER",
+            raise self.ranks.said_once(
+                InputError(
+                    f"Not one of {self._barren} windows in a row gave a training pair.",
+                    "Use populations with more active units, or ask for fewer: --set views.min_units=NUMBER",
+                )
             )
         return _Everybody(pairs, 143 if asked[0] else 130 if asked[1] else 0)
 
@@ -252,7 +274,7 @@ class Trainer:
             for part in (self.model.encoder, self.model.loss)
         ]
         if not all(math.isfinite(value) for value in (loss, *norms)):
-            raise self._not_finite(batch, loss, norms)
+            raise self.ranks.said_once(self._not_finite(batch, loss, norms))
         self._stepper.step()
         return StepResult(
             loss,
