@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-suite2p test-report results lint types contracts unit kernels kernels-matrix compile-gates fast install format clean
+.PHONY: help demo test test-suite2p test-report test-slurm results lint types contracts unit kernels kernels-matrix compile-gates fast install format clean
 
 help:
 	@echo "make demo     install into $(VENV) and run the whole chain on simulated animals (minutes)"
@@ -13,6 +13,7 @@ help:
 	@echo "make format   format the code"
 	@echo "make test-suite2p   compare the Suite2p reader with Suite2p itself, in a virtual environment of its own"
 	@echo "make test-report    open the report in Chromium; as root it installs chromium and chromium-driver where they are absent"
+	@echo "make test-slurm     train in a Slurm of one machine; as root it installs slurmctld, slurmd and munge where they are absent"
 	@echo "make results DATA=FOLDER  run the commands of docs/results again and write their numbers into the pages (an hour)"
 	@echo "make kernels-matrix compile the kernels with the oldest and the newest triton, in virtual environments of their own (10 minutes)"
 	@echo "make compile-gates  the same again in the environments that are there, without a look at the package index"
@@ -68,6 +69,11 @@ test-suite2p: $(SUITE2P_STAMP)
 test-report: $(STAMP)
 	sh tests_report/browser.sh
 	$(BIN)/python -m pytest -q --durations=5 tests_report
+
+test-slurm: $(STAMP)
+	sh tests_slurm/slurm.sh
+	PATH="$$PATH:/usr/sbin"; if command -v slurmctld >/dev/null; then \
+	  bash tests_slurm/slurm_here.sh $(BIN)/python -m pytest -q --durations=5 tests_slurm; fi
 
 # The compile gate with other versions of triton than that of constraints.txt: the oldest that pyproject.toml takes
 # (torch 2.11 ships it) and the newest that the package index has. The gate needs torch to import the kernels, not to

@@ -54,3 +54,16 @@ class Interrupted(NuclrError):
     def __init__(self, what: str, fix: str = "", *, exit_code: int = 143) -> None:
         super().__init__(what, fix)
         self.exit_code = exit_code
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What a command ends with when `error` ends it; 1 is a bug."""
+    if isinstance(error, NuclrError):
+        return error.exit_code
+    if isinstance(error, ModuleNotFoundError):
+        return MissingPackageError.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, OSError) and error.filename is not None:
+        return InputError.exit_code
+    return 1

@@ -166,6 +166,33 @@ def test_tables_that_were_changed_are_read_again() -> None:
         )
 
 
+def test_tables_changed_behind_torchs_back_are_read_again() -> None:
+    qkv, cos, sin = random(4, 5, 3, 2, 8), angles(5).cos(), angles(5).sin()
+    temporal_attention(qkv, cos, sin)
+    cos.data.copy_((0.3 * angles(5)).cos())
+    sin.numpy()[:] = (0.3 * angles(5)).sin().numpy()
+    torch.testing.assert_close(temporal_attention(qkv, cos, sin), temporal_attention_reference(qkv, cos, sin))
+
+
+def test_functional_gradients_are_those_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(temporal_cpu, "FEW_NUMBERS", 0)
+    monkeypatch.setattr(population_cpu, "FEW_NUMBERS", 0)
+    qkv, cos, sin = random(4, 5, 3, 2, 8), angles(5).cos(), angles(5).sin()
+    bounds = offsets([3, 1]).tolist()
+    pairs: list[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = [
+        (
+            lambda x: temporal_attention(x, cos, sin).square().sum(),
+            lambda x: temporal_attention_reference(x, cos, sin).square().sum(),
+        ),
+        (
+            lambda x: population_attention(x, offsets([3, 1])).square().sum(),
+            lambda x: population_attention_reference(x, bounds).square().sum(),
+        ),
+    ]
+    for ours, theirs in pairs:
+        torch.testing.assert_close(torch.func.grad(ours)(qkv), torch.func.grad(theirs)(qkv))
+
+
 def test_tables_of_other_layers_and_modes_do_not_mix() -> None:
     qkv, tables = random(4, 5, 3, 2, 8), [(angles(5) * f).cos() for f in (1.0, 0.3)]
     others = [(angles(5) * f).sin() for f in (1.0, 0.3)]

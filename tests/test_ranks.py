@@ -189,7 +189,9 @@ def test_a_signal_to_any_process_stops_all_with_one_checkpoint(
     assert "exitcode  : 143" in err
     written = sorted((run / "checkpoints").glob("step-*"))
     state = json.loads((run / "run.json").read_text())
-    assert (state["state"], written[-1].name) == ("stopped", f"step-{state['step']:08d}")
+    usual = {f"step-{step:08d}" for step in range(5, state["step"], 5)}
+    assert {path.name for path in written} == {*sorted(usual)[-2:], f"step-{state['step']:08d}"}
+    assert state["state"] == "stopped"
     # Any number of processes goes on with it.
     done = nuclr(*pretrain(data, "run", "--resume"), cwd=tmp_path)
     assert done.code == 0, done.err
@@ -273,10 +275,50 @@ def test_a_loss_of_the_whole_batch_is_refused(data: Path, tmp_path: Path) -> Non
     done = finished([*torchrun(2), *pretrain(data, "run", "--set", "loss.name=vicreg")], tmp_path)
     assert done.returncode != 0
     assert done.stderr.count("VICReg is a statistic of the whole batch") == 1
+    assert "exitcode  : 3" in done.stderr
+    assert not (tmp_path / "nuclr-runs").exists()
+
+
+def test_runs_of_their_own_are_not_taken_for_one(data: Path, tmp_path: Path) -> None:
+    each = "import os, runpy, sys; sys.argv += ['--seed', os.environ['RANK']]; runpy.run_module('nuclr_cli')"
+    script = tmp_path / "each.py"
+    script.write_text(each.replace("run_module('nuclr_cli')", "run_module('nuclr_cli', run_name='__main__')"))
+    words = [word for word in torchrun(2) if word not in ("-m", "nuclr_cli")]
+    words[1:1] = ["-m"]
+    done = finished([*words, str(script), *pretrain(data, "run")], tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("torchrun has started 2 processes with different options") == 1
+    assert not (tmp_path / "nuclr-runs").exists()
+
+
+def test_a_command_that_is_one_process_says_so(data: Path, tmp_path: Path) -> None:
+    command = ["scale", str(data), "--label", "cell_type"]
+    done = finished([*torchrun(2), *command], tmp_path)
+    assert done.returncode != 0
+    assert "torchrun has started 2 processes of nuclr scale, which is one" in done.stderr
+    assert not (tmp_path / "nuclr-scale").exists()
+
+
+def test_other_commands_speak_in_every_process(nuclr: Nuclr, data: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nuclr_cli", "info", str(data), "--json"],
+        capture_output=True,
+        text=True,
+        env={**environment(), **SRUN, "SLURM_PROCID": "3"},
+        timeout=60,
+    )
+    assert len(json.loads(done.stdout)["sessions"]) == 3
 
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8", "RANK": "5"}
-SRUN = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "6", "SLURM_NNODES": "3", "SLURM_PROCID": "0"}
+SRUN = {
+    "SLURM_STEP_ID": "0",
+    "SLURM_NTASKS": "6",
+    "SLURM_NNODES": "3",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_PROCID": "0",
+}
+HANDS = {"MASTER_ADDR": "node0", "MASTER_PORT": "29500", "NODE_RANK": "1"}
 
 
 @pytest.mark.parametrize(
@@ -285,11 +327,11 @@ SRUN = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "6", "SLURM_NNODES": "3", "SLURM_P
         ({}, None, None, Layout(1, 1)),
         ({}, 0, None, Layout(1, 1)),
         ({}, 4, None, Layout(4, 1)),
-        ({"MASTER_ADDR": "node0"}, 4, 2, Layout(4, 2)),
-        (TORCHRUN, None, None, Layout(4, 2)),
-        (TORCHRUN, 4, 2, Layout(4, 2)),
-        (TORCHRUN, 1, None, Layout(4, 2)),
-        (SRUN, 0, None, Layout(2, 3)),
+        (HANDS, 4, 2, Layout(4, 2)),
+        (TORCHRUN, None, None, Layout(4, 2, "torchrun")),
+        (TORCHRUN, 4, 2, Layout(4, 2, "torchrun")),
+        (SRUN, 0, None, Layout(2, 3, "srun")),
+        ({**SRUN, "SLURM_NTASKS": "1", "SLURM_NNODES": "1"}, 4, None, Layout(4, 1)),
         ({**SRUN, "SLURM_JOB_NAME": "interactive"}, None, None, Layout(1, 1)),
     ],
 )
@@ -304,9 +346,11 @@ def test_processes_are_those_of_the_launcher(
     [
         ({}, None, 2, "how the machines find one another"),
         ({}, None, 0, "not a number of machines"),
-        (TORCHRUN, 3, None, "torchrun has started 4 processes on 2 machines"),
-        (SRUN, None, 2, "srun has started 2 processes on 3 machines"),
-        ({**SRUN, "SLURM_NTASKS": "7"}, None, None, "not as many on each"),
+        ({"MASTER_ADDR": "node0"}, None, 2, "MASTER_PORT, NODE_RANK not set"),
+        (TORCHRUN, 3, None, "torchrun has started 4 processes on each of 2 machines"),
+        ({**TORCHRUN, "WORLD_SIZE": "9"}, None, None, "not as many on each"),
+        (SRUN, None, 2, "srun has started 2 processes on each of 3 machines"),
+        ({**SRUN, "SLURM_NTASKS_PER_NODE": ""}, None, None, "--ntasks-per-node=N instead of --ntasks"),
         ({**SRUN, "SLURM_NTASKS": "many"}, None, None, "cannot be read"),
     ],
 )

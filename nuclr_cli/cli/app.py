@@ -11,6 +11,7 @@ from nuclr_cli.cli import (
     demo,
     doctor,
     embed,
+    import_checkpoint,
     info,
     label,
     plugins,
@@ -19,6 +20,7 @@ from nuclr_cli.cli import (
     pretrain,
     probe,
     report,
+    runs,
     scale,
 )
 
@@ -51,7 +53,7 @@ def _root(
     pass
 
 
-_CHAIN = (preprocess, info, label, pretrain, embed, probe, predict, scale, report)
+_CHAIN = (preprocess, info, label, pretrain, runs, import_checkpoint, embed, probe, predict, scale, report)
 
 for module in (*_CHAIN, demo, plugins, doctor):
     module.register(app)

@@ -100,13 +100,16 @@ class Console:
     def __init__(
         self, *, json_output: bool = False, quiet: bool = False, verbose: bool = False, debug: bool = False
     ) -> None:
-        # Of processes that train together, one has something to say; the others speak of errors alone.
-        self._speaks = is_first_process()
-        self.json_output, self.verbose, self.debug = json_output, verbose, debug
-        self.quiet = quiet or not self._speaks
+        self.json_output, self.quiet, self.verbose, self.debug = json_output, quiet, verbose, debug
+        self._speaks = True
         self._err: RichConsole | None = None
         self._out: RichConsole | None = None
         self._printed_json = False
+
+    def speak_once(self) -> None:
+        """Of processes that do this command together, one has something to say; the others tell of errors."""
+        self._speaks = is_first_process()
+        self.quiet = self.quiet or not self._speaks
 
     @property
     def err(self) -> RichConsole:

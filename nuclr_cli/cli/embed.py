@@ -52,6 +52,7 @@ def embed(
     from nuclr_cli.workflows.embed import EmbedConfig
     from nuclr_cli.workflows.embed import embed as work
 
+    console.speak_once()
     record = work(
         EmbedConfig(data, run, runs, out, checkpoint, gpus, limit, select=select, select_label=select_label),
         console,
@@ -68,7 +69,7 @@ def embed(
                     str(s.n_units),
                     str(s.n_unseen),
                     str(s.n_windows),
-                    "yes" if s.seen_in_training else "no",
+                    {True: "yes", False: "no", None: "unknown"}[s.seen_in_training],
                 )
                 for s in record.sessions
             ],

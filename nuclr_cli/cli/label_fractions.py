@@ -53,13 +53,22 @@ def probe_fractions(
 
 
 def _numbers(text: str) -> tuple[float, ...]:
+    from nuclr_cli.workflows.probe_label_efficiency import in_percent
+
+    parts = [part.strip() for part in text.split(",") if part.strip()]
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
+        return tuple(float(part) for part in parts)
     except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is not a list of numbers; write fractions, e.g. 0.01,0.1,1 (0.1 is 10 %).",
-            param_hint="--label-fractions",
-        ) from None
+        pass
+    try:
+        meant = in_percent([float(part.removesuffix("%")) for part in parts if part.endswith("%")])
+    except ValueError:
+        meant = ""
+    raise typer.BadParameter(
+        f"{text!r} is not a list of numbers. {meant}They are fractions, not percent: 0.1 is 10 %. "
+        "For example 0.01,0.1,1",
+        param_hint="--label-fractions",
+    )
 
 
 def show(console: Console, record: LabelEfficiencyRecord) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from nuclr_cli.cli.console import Console
-from nuclr_cli.errors import InputError, MissingPackageError, NuclrError
+from nuclr_cli.errors import InputError, MissingPackageError, NuclrError, exit_code_of
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE.toml", help="Settings file; unknown keys fail.")
@@ -80,10 +80,10 @@ def guarded(console: Console, work: Callable[[], None]) -> None:
         module = (error.name or "").partition(".")[0]
         missing = MissingPackageError(_PACKAGE_OF.get(module, module), "This command")
         console.error(missing)
-        raise typer.Exit(missing.exit_code) from None
-    except KeyboardInterrupt:
+        raise typer.Exit(exit_code_of(error)) from None
+    except KeyboardInterrupt as error:
         console.err.print("stopped")
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_code_of(error)) from None
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except BrokenPipeError:
@@ -96,7 +96,7 @@ def guarded(console: Console, work: Callable[[], None]) -> None:
         console.error(
             InputError(f"{error.filename}: {error.strerror}.", "Check that path and its permissions.")
         )
-        raise typer.Exit(InputError.exit_code) from None
+        raise typer.Exit(exit_code_of(error)) from None
     except Exception as error:
         _bug(console, error)
 

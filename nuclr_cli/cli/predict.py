@@ -151,6 +151,12 @@ def show(console: Console, record: PredictRecord) -> None:
         rows,
         right=(2, 4, 5, 6),
     )
+    score = record.score
+    if score is not None:
+        console.print(
+            f"The probe's {score.metric} is {score.value:.3f} (95% interval {score.low:.3f} to "
+            f"{score.high:.3f}) on units that it was not fitted on, split by {score.split}."
+        )
     if record.threshold is not None:
         low = record.threshold.value
         said = f"Abstains below probability {low:g}" if low else "Abstains on no probability"

@@ -54,6 +54,7 @@ def pretrain(
     from nuclr_cli.workflows.pretrain import pretrain as work
     from nuclr_cli.workflows.pretrain_sessions import read_subject_list
 
+    console.speak_once()
     changes = {**(read_toml(config) if config else {}), **parse_settings(settings or [])}
     if steps is not None:
         changes["train.steps"] = str(steps)

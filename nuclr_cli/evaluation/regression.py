@@ -18,9 +18,9 @@ Floats = NDArray[np.float64]
 
 N_STRATA = 5
 MEAN = "mean"
+"""Name of the method that predicts the mean of each fold's training units: chance, for a number."""
 GUESSES = (MEAN, "session_mean", "subject_mean")
 """Methods that know the numbers of training units and nothing of a tested one but where it is from."""
-"""Name of the method that predicts the mean of each fold's training units: chance, for a number."""
 _AT_ONCE = 4_000_000  # weights held at a time: 32 MB
 
 
@@ -255,11 +255,15 @@ def regression_verdict(methods: Sequence[RegressionResult], missing: Sequence[st
         methods: NuCLR first.
         missing: Names of baselines that could not be computed.
     """
-    rivals = [
-        Rival(method.title, method.r2, method.nuclr_minus, method.name not in GUESSES)
-        for method in methods[1:]
-    ]
-    text = plain_verdict("R2", methods[0].r2, rivals, missing)
+    text = plain_verdict("R2", methods[0].r2, regression_rivals(methods), missing)
     if methods[0].r2.value <= 0:
         text += " An R2 of 0 or less is no better than one number for all tested units."
     return text
+
+
+def regression_rivals(methods: Sequence[RegressionResult]) -> list[Rival]:
+    """What NuCLR, the first method, is compared with."""
+    return [
+        Rival(method.title, method.r2, method.nuclr_minus, method.name not in GUESSES)
+        for method in methods[1:]
+    ]

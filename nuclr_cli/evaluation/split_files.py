@@ -20,6 +20,7 @@ from nuclr_cli.evaluation.splits import LEFT_OUT, TRAIN_ONLY, Split, Strings, Un
 SPLIT_KINDS = ("subject", "session", "unit")
 TRAIN_ROLE = "train"
 TEST_ROLE = "test"
+_SHOWN = 5
 _SPLIT_SUFFIXES = (".csv", ".tsv", ".json")
 
 
@@ -80,7 +81,7 @@ def file_split(path: Path, keys: UnitKeys, labels: Strings) -> Split:
         )
     code: dict[str | None, int] = {name: i for i, name in enumerate(names)} | {None: TRAIN_ONLY}
     met: set[tuple[str, ...]] = set()
-    n_unlisted = 0
+    unlisted: list[int] = []
     for row, key in enumerate(zip(*(chosen[name].tolist() for name in columns), strict=True)):
         if key in table:
             met.add(key)
@@ -89,7 +90,7 @@ def file_split(path: Path, keys: UnitKeys, labels: Strings) -> Split:
         if key in table:
             fold[row] = code[table[key]]
         else:
-            n_unlisted += 1
+            unlisted.append(row)
     known = [tuple(key) for key in zip(*(chosen[name].tolist() for name in columns), strict=True)]
     strangers = describe_strangers(columns, read.lines, known)
     if not met:
@@ -98,13 +99,21 @@ def file_split(path: Path, keys: UnitKeys, labels: Strings) -> Split:
             f"{'/'.join(next(iter(table)))}, they say {'/'.join(known[0])}. {strangers}",
             f"The columns {', '.join(columns)} must hold the ids that nuclr info prints",
         )
-    notes = list(read.notes)
+    notes, warnings = list(read.notes), []
+    listed = {key[0] for key in table}  # the first column is the subject
+    absent = sorted({str(keys.subject[row]) for row in unlisted} - listed)
     if strangers:
         n_lost = len(table) - len(met)
         lost = f"{n_lost} of {len(table)} rows of {path.name} match no embedded unit"
         notes.append(f"{lost}: {strangers}")
-    if n_unlisted:
-        notes.append(f"{n_unlisted} labelled units are not in {path.name} and take no part.")
+        if absent or not listed <= set(keys.subject.tolist()):
+            warnings.append(notes[-1])
+    if unlisted:
+        text = f"{len(unlisted)} labelled units are not in {path.name} and take no part"
+        whole = f", among them all of {', '.join(absent[:_SHOWN])}{', ...' if len(absent) > _SHOWN else ''}"
+        notes.append(f"{text}{whole if absent else ''}.")
+        if absent and strangers:
+            warnings.append(notes[-1])
     mend = "Mend these rows, " if strangers else ""
     empty = [name for i, name in enumerate(names) if not (fold == i).any()]
     if empty:
@@ -114,7 +123,8 @@ def file_split(path: Path, keys: UnitKeys, labels: Strings) -> Split:
             f"{mend}{'remove' if mend else 'Remove'} that fold from the file, or label its units",
         )
     try:
-        return Split("file", f"as written in {path.name}", keys, fold, tuple(names), notes=tuple(notes))
+        how = f"as written in {path.name}"
+        return Split("file", how, keys, fold, tuple(names), notes=tuple(notes), warnings=tuple(warnings))
     except InputError as error:
         if not strangers:
             raise

@@ -8,17 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 KEY_COLUMNS = ("subject", "session", "population", "unit_id")
 _VALUES = ("fold", "role")
 _SHOWN = 5
+_DIGITS = str.maketrans("oil", "011")
 
 
 def close_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known name that is most like one, whatever the case; None where none is.
 
-    A number that lost its leading zeros, as in a spreadsheet, is the same number.
+    A number that lost its leading zeros, as in a spreadsheet, is the same number; a letter that looks like a
+    digit is likely that digit.
     """
     plain: dict[str, str] = {}
+    looks: dict[str, str] = {}
     for one in known:
         plain.setdefault(_plain(one), one)
-    found = [_plain(name)] if _plain(name) in plain else []
+        looks.setdefault(_look(one), _plain(one))
+    found = [_plain(name)] if _plain(name) in plain else [looks[_look(name)]] if _look(name) in looks else []
     found = found or difflib.get_close_matches(_plain(name), plain, n=1, cutoff=cutoff)
     return plain[found[0]] if found else None
 
@@ -71,7 +75,9 @@ def describe_strangers(
             for value in sorted(values[stem[:-1]])
             if (*stem[:-1], value, *rows[0][place + 1 :]) not in lines
         ]
-        close = close_name(stem[-1], free)
+        named = {key[place] for key in lines if key[:place] == stem[:-1]}
+        close = close_name(stem[-1], [value for value in free if value not in named])
+        close = close or close_name(stem[-1], free)
         above = f" of {'/'.join(stem[:-1])}" if place else ""
         meant = "" if close is None else f" (did you mean {close!r}?)"
         said.append(f"{lines[rows[0]]}{more}: no {columns[place]} {stem[-1]!r}{above}{meant}")
@@ -82,3 +88,8 @@ def describe_strangers(
 
 def _plain(name: str) -> str:
     return name.casefold().lstrip("0") or name
+
+
+def _look(name: str) -> str:
+    """`name` with digits for the letters that look like them."""
+    return _plain(name.casefold().translate(_DIGITS))

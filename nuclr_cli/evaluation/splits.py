@@ -90,6 +90,7 @@ class Split:
         fold_names: One name a fold.
         seed: Seed of the random part, None where there is none.
         notes: What the user should know, one sentence each.
+        warnings: Those of `notes` that the user should look at before believing a result.
 
     Raises:
         InputError: A subject (session) is on both sides of a fold of a subject (session) split,
@@ -103,6 +104,12 @@ class Split:
     fold_names: tuple[str, ...]
     seed: int | None = None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """`notes` that are no warnings."""
+        return tuple(note for note in self.notes if note not in self.warnings)
 
     def __post_init__(self) -> None:
         if self.fold.shape != (len(self.keys),):

@@ -89,14 +89,47 @@ def encoder_from_reference(
             f"Official weights for {tokens!r} tokens cannot be taken.", f"Supported: {supported}."
         )
     tensors = _tensors(state)
+    official_name: Callable[[str], str] = _official_name
     if tokens == "events":
-        encoder = Encoder(_event_config_of(tensors, heads, head_dim))
-        used = {name: value for name, value in tensors.items() if not name.endswith(_UNUSED)}
-        _load(encoder, used, partial(_official_name, places=_OFFICIAL_EVENT_PLACE))
+        config = _event_config_of(tensors, heads, head_dim)
+        tensors = {name: value for name, value in tensors.items() if not name.endswith(_UNUSED)}
+        official_name = partial(_official_name, places=_OFFICIAL_EVENT_PLACE)
     else:
-        encoder = Encoder(_config_of(tensors, tokens, heads, head_dim))
-        _load(encoder, tensors, _official_name)
+        config = _config_of(tensors, tokens, heads, head_dim)
+    with torch.device("meta"):  # one wrong size may ask for more memory than there is
+        _check_fit(Encoder(config), tensors, official_name)
+    encoder = Encoder(config)
+    _load(encoder, tensors, official_name)
     return encoder.eval()
+
+
+def unused_of_reference(state: State, tokens: TokenKind) -> tuple[str, ...]:
+    """Official names that `encoder_from_reference` leaves out, sorted."""
+    return tuple(sorted(name for name in state if tokens == "events" and name.endswith(_UNUSED)))
+
+
+def heads_of_reference(state: State) -> tuple[int, int]:
+    """Number and width of the attention heads, read off the weights: one frequency serves two dimensions.
+
+    Args:
+        state: As `encoder_from_reference`.
+
+    Raises:
+        InputError: There are no frequencies or no attention among the weights, or they do not fit each other.
+    """
+    tensors = _tensors(state)
+    head_dim = 2 * _shape(tensors, "rotary_emb.omega", 1)[0]
+    attention = next((name for name in sorted(tensors) if name.endswith(".to_qkv.weight")), None)
+    if attention is None:
+        raise InputError(f"The weights have no attention; found {_some(sorted(tensors))}.", _FIX)
+    inner, left = divmod(_shape(tensors, attention, 2)[0], 3)
+    if left or not inner or inner % head_dim:
+        raise InputError(
+            f"{attention} has {3 * inner + left} rows, which is not 3 times a number of heads of {head_dim} "
+            "(twice the length of rotary_emb.omega).",
+            _FIX,
+        )
+    return inner // head_dim, head_dim
 
 
 def loss_from_reference(state: State, tau: float = 0.2) -> DecoupledContrastiveLoss:
@@ -206,6 +239,20 @@ def _load(module: nn.Module, tensors: Mapping[str, Tensor], official_name: Calla
     """Copy `tensors` into `module`, all of them and nothing else.
 
     Raises:
+        InputError: As `_check_fit`.
+    """
+    ours = _check_fit(module, tensors, official_name)
+    double = any(value.dtype == torch.float64 for value in tensors.values())
+    module.to(torch.float64 if double else torch.float32)
+    module.load_state_dict({ours[official]: value for official, value in tensors.items()})
+
+
+def _check_fit(
+    module: nn.Module, tensors: Mapping[str, Tensor], official_name: Callable[[str], str]
+) -> dict[str, str]:
+    """Official name -> name in `module`, whose numbers are not looked at.
+
+    Raises:
         InputError: Names are missing, unknown, or of another shape; the message lists them.
     """
     ours = {official_name(name): name for name in module.state_dict()}
@@ -224,9 +271,7 @@ def _load(module: nn.Module, tensors: Mapping[str, Tensor], official_name: Calla
         problems.append(f"of another shape: {_some(misshapen)}")
     if problems:
         raise InputError(f"The weights do not fit: {'; '.join(problems)}.", _FIX)
-    double = any(value.dtype == torch.float64 for value in tensors.values())
-    module.to(torch.float64 if double else torch.float32)
-    module.load_state_dict({ours[official]: value for official, value in tensors.items()})
+    return ours
 
 
 def _some(names: list[str]) -> str:

@@ -17,7 +17,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nuclr_cli.errors import InputError
-from nuclr_cli.workflows.runs import resume_command
+from nuclr_cli.workflows.run_folder import folder_of, resume_command, steps_available
+
+__all__ = [
+    "Checkpoint",
+    "damage",
+    "folder_of",
+    "load_checkpoint",
+    "newest_whole_checkpoint",
+    "optimizer_tensors",
+    "restore_optimizer",
+    "save_checkpoint",
+    "steps_available",
+]
 
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
@@ -39,22 +51,6 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
     digest: str
-
-
-def folder_of(checkpoints: Path, step: int) -> Path:
-    return checkpoints / f"step-{step:08d}"
-
-
-def steps_available(checkpoints: Path) -> list[int]:
-    """Steps that have a whole checkpoint folder, ascending (unfinished writes have another name)."""
-    if not checkpoints.is_dir():
-        return []
-    found = []
-    for folder in checkpoints.iterdir():
-        prefix, _, number = folder.name.partition("-")
-        if prefix == "step" and number.isdigit() and folder.is_dir():
-            found.append(int(number))
-    return sorted(found)
 
 
 def save_checkpoint(
@@ -133,11 +129,18 @@ def load_checkpoint(checkpoints: Path, step: int | None = None) -> Checkpoint:
             if whole
             else "No other checkpoint of this run is whole: train again with nuclr pretrain",
         )
-    state = json.loads((folder / _FILES[2]).read_text(encoding="utf-8"))
     digest = hashlib.sha256((folder / "checksums.json").read_bytes()).hexdigest()
-    return Checkpoint(
-        int(state.pop("step")), load_file(folder / _FILES[0]), load_file(folder / _FILES[1]), state, digest
-    )
+    try:
+        # Checksums tell accidents, not intent; neither JSON nor safetensors can make anything run.
+        state = json.loads((folder / _FILES[2]).read_text(encoding="utf-8"))
+        step = int(state.pop("step"))
+        model, optimizer = load_file(folder / _FILES[0]), load_file(folder / _FILES[1])
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"The checkpoint {folder} is not what nuclr writes, though its checksums fit: {error}.",
+            "Use another --checkpoint, or have the run sent again by whom it comes from",
+        ) from None
+    return Checkpoint(step, model, optimizer, state, digest)
 
 
 def newest_whole_checkpoint(checkpoints: Path, warn: Callable[[str], None]) -> Checkpoint | None:

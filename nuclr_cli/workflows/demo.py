@@ -15,6 +15,7 @@ from nuclr_cli.testing.simulate import SimulationConfig, save_animals
 from nuclr_cli.workflows.devices import choose_device
 from nuclr_cli.workflows.embed import EmbedConfig, embed
 from nuclr_cli.workflows.embed_record import EmbedRecord
+from nuclr_cli.workflows.launchers import refuse_several
 from nuclr_cli.workflows.preprocess import preprocess
 from nuclr_cli.workflows.preprocess_record import PreprocessConfig
 from nuclr_cli.workflows.presets import preset_settings, with_changes
@@ -73,6 +74,7 @@ def demo(config: DemoConfig, reporter: Reporter | None = None) -> DemoRecord:
     simulation = SimulationConfig(
         n_animals=config.animals, units_per_animal=config.units, minutes=config.minutes, seed=config.seed
     )
+    refuse_several("nuclr demo")
     choose_device(config.gpus)
     with_changes(preset_settings("tiny"), config.changes)
     out = config.out

@@ -22,10 +22,10 @@ from nuclr_cli.data.embeddings import (
 )
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import Session
-from nuclr_cli.errors import InputError, NuclrError
+from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.diagnostics import Halves, diagnose
 from nuclr_cli.model.rankme import rankme
-from nuclr_cli.workflows.checkpoints import Checkpoint, steps_available
+from nuclr_cli.workflows.checkpoints import Checkpoint, load_checkpoint, steps_available
 from nuclr_cli.workflows.devices import Device, choose_device
 from nuclr_cli.workflows.embed_record import EmbedRecord, embed_record
 from nuclr_cli.workflows.embed_select import SelectRule, check_rule, select_checkpoint
@@ -87,13 +87,13 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
     ranks = Ranks(device, layout_of(config.gpus, None))
     reporter = reporter if reporter is not None and ranks.first else SilentReporter()
     try:
+        ranks.agree(config)
         plan = ranks.once(lambda: _plan(config, reporter))
         if device.accelerator == "cpu":
             keep_freed_memory()
-        try:
-            return _embed(config, plan, device, ranks, reporter, began)
-        except NuclrError as error:  # the same on all ranks
-            raise ranks.said_once(error) from None
+        opened: list[_Opened] = []
+        ranks.of_each(lambda: opened.append(_open(plan, config.checkpoint)))
+        return _embed(config, plan, opened[0], device, ranks, reporter, began)
     finally:
         ranks.leave()
 
@@ -140,10 +140,33 @@ def _plan(config: EmbedConfig, reporter: Reporter) -> _Plan:
     return _Plan(run.folder, data, known, config.out or run.embeddings)
 
 
-def _embed(
-    config: EmbedConfig, plan: _Plan, device: Device, ranks: Ranks, reporter: Reporter, began: float
-) -> EmbedRecord:
+@dataclass(frozen=True)
+class _Opened:
+    """What a rank has read before it embeds."""
+
+    run: Run
+    sessions: list[Session]
+    known: list[Session]
+
+
+def _open(plan: _Plan, step: int | None) -> _Opened:
     run = open_run(plan.run)
+    if plan.known is None:
+        load_checkpoint(run.checkpoints, step)  # says what is wrong
+    known = [] if plan.known is None else open_sessions(plan.known)
+    return _Opened(run, open_sessions(plan.data), known)
+
+
+def _embed(
+    config: EmbedConfig,
+    plan: _Plan,
+    opened: _Opened,
+    device: Device,
+    ranks: Ranks,
+    reporter: Reporter,
+    began: float,
+) -> EmbedRecord:
+    run, sessions = opened.run, opened.sessions
     model = initial_model(run.settings)
 
     def work(
@@ -169,11 +192,9 @@ def _embed(
         return table, halves
 
     rule = cast(SelectRule, config.select)
-    known = [] if plan.known is None else open_sessions(plan.known)
     checkpoint, selection = select_checkpoint(
-        run, known, rule, config.select_label, config.checkpoint, work, reporter
+        run, opened.known, rule, config.select_label, config.checkpoint, work, reporter
     )
-    sessions = open_sessions(plan.data)
     metadata = {
         "run": run.id,
         "checkpoint_step": str(checkpoint.step),
@@ -189,9 +210,11 @@ def _embed(
     table, halves = work(checkpoint, sessions, metadata, reporter)
     if not table.seen.any():
         where = "" if config.limit_s is None else f" in the first {config.limit_s:g} s"
-        raise InputError(
-            f"No unit of {len(sessions)} sessions is active in a whole window{where}: nothing to embed.",
-            "Give longer sessions" if config.limit_s is None else "Raise --limit",
+        raise ranks.said_once(
+            InputError(
+                f"No unit of {len(sessions)} sessions is active in a whole window{where}: nothing to embed.",
+                "Give longer sessions" if config.limit_s is None else "Raise --limit",
+            )
         )
     found = diagnose(halves, rankme(torch.from_numpy(table.embedding[table.seen])))
     said = {"diagnostics": json.dumps(None if found is None else dataclasses.asdict(found))}

@@ -23,7 +23,8 @@ class SessionEmbeddings:
 
     Attributes:
         n_unseen: Units without a spike in any window: they have a row, their embedding is null.
-        seen_in_training: Pretraining saw the subject, or this recording under another name.
+        seen_in_training: Pretraining saw the subject, or this recording under another name; None = unknown,
+            since the weights were trained elsewhere.
     """
 
     subject: str
@@ -33,7 +34,7 @@ class SessionEmbeddings:
     n_units: int
     n_unseen: int
     n_windows: int
-    seen_in_training: bool
+    seen_in_training: bool | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def embed_record(
     never = table.n_windows == 0
     trained = set(run.record.seen_subjects)
     digests = {digest for _, digest in run.record.seen_digests or () if digest}
+    not_seen = None if run.record.inherited_how == "unknown" else False
     rows, start = [], 0
     for session in sessions:
         part = slice(start, start + session.n_units)
@@ -90,7 +92,7 @@ def embed_record(
                 session.n_units,
                 int(never[part].sum()),
                 int(table.n_windows[part].max(initial=0)),
-                session.key.subject in trained or session.activity_digest in digests,
+                session.key.subject in trained or session.activity_digest in digests or not_seen,
             )
         )
     unseen = [

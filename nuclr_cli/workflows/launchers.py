@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from nuclr_cli.errors import InputError
+
+Launcher = Literal["", "torchrun", "srun"]
 
 
 @dataclass(frozen=True)
@@ -16,10 +19,12 @@ class Layout:
     Attributes:
         per_machine: Processes on each.
         machines: How many.
+        launcher: What has started them; empty where Fabric does, or there is one.
     """
 
     per_machine: int
     machines: int
+    launcher: Launcher = ""
 
     @property
     def world(self) -> int:
@@ -37,48 +42,65 @@ def layout_of(gpus: int | None, machines: int | None, environ: Mapping[str, str]
     Raises:
         InputError: The launcher and the options contradict one another, or machines have no launcher.
     """
-    found, launcher = _launched(environ)
-    if found is None:
+    found = _launched(environ)
+    if found is None or (found.launcher == "srun" and found.world == 1):
         wanted = Layout(max(gpus or 1, 1), 1 if machines is None else machines)
         if wanted.machines < 1:
             raise InputError(
                 f"--nodes {machines} is not a number of machines.", "--nodes 1 is this one alone"
             )
-        if wanted.machines > 1 and "MASTER_ADDR" not in environ:
+        absent = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in environ]
+        if wanted.machines > 1 and absent:
             raise InputError(
-                f"--nodes {machines}: nothing says how the machines find one another.",
+                f"--nodes {machines}: nothing says how the machines find one another "
+                f"({', '.join(absent)} not set).",
                 "Start the command with srun or torchrun, which say so (--nodes is not needed then)",
             )
         return wanted
     given = {"--gpus": (gpus or None, found.per_machine), "--nodes": (machines, found.machines)}
     for option, (value, there) in given.items():
-        # One GPU for each of several processes is what a process sees under srun --gpus-per-task.
-        if value is not None and value != there and not (option == "--gpus" and value == 1):
+        if value is not None and value != there:
             raise InputError(
-                f"{option} {value}, but {launcher} has started {found.per_machine} processes on "
-                f"{found.machines} machines.",
-                f"Leave {option} away under {launcher}",
+                f"{option} {value}, but {found.launcher} has started {found.per_machine} processes on each "
+                f"of {found.machines} machines.",
+                f"Leave {option} away under {found.launcher}",
             )
     return found
 
 
-def _launched(environ: Mapping[str, str]) -> tuple[Layout | None, str]:
-    """What a launcher has started, and its name; None without one."""
+def refuse_several(command: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Raise InputError where a launcher has started several processes of a command that is one."""
+    found = _launched(environ)
+    if found is not None and found.world > 1:
+        raise InputError(
+            f"{found.launcher} has started {found.world} processes of {command}, which is one: each would "
+            "write the same files.",
+            f"Start {command} by itself; pretrain and embed share their work among processes",
+        )
+
+
+def _launched(environ: Mapping[str, str]) -> Layout | None:
+    """What a launcher has started; None without one."""
     try:
         if "TORCHELASTIC_RUN_ID" in environ:
             local, world = int(environ["LOCAL_WORLD_SIZE"]), int(environ["WORLD_SIZE"])
-            return Layout(local, world // local), "torchrun"
+            if world % local:
+                raise InputError(
+                    f"torchrun has started {local} of {world} processes here: not as many on each machine.",
+                    "Give every machine the same --nproc-per-node",
+                )
+            return Layout(local, world // local, "torchrun")
         if "SLURM_STEP_ID" in environ and environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
             world, nodes = int(environ["SLURM_NTASKS"]), int(environ.get("SLURM_NNODES", "1"))
-            if world % nodes:
+            if world > 1 and environ.get("SLURM_NTASKS_PER_NODE") != str(world / nodes).removesuffix(".0"):
                 raise InputError(
-                    f"srun has started {world} processes on {nodes} machines: not as many on each.",
-                    "Ask for --ntasks-per-node instead of --ntasks",
+                    f"srun has started {world} processes on {nodes} machines, not saying how many on each.",
+                    "Ask for --ntasks-per-node=N instead of --ntasks",
                 )
-            return Layout(world // nodes, nodes), "srun"
+            return Layout(world // nodes, nodes, "srun")
     except (KeyError, ValueError) as error:
         raise InputError(f"The launcher's environment cannot be read: {error}.", "Start it again") from None
-    return None, ""
+    return None
 
 
 def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,19 +75,34 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return rows
 
 
-def last_step(path: Path) -> int:
-    """Step of the newest row of a metrics.jsonl that may be written to right now; 0 when there is none."""
+def last_rows(path: Path, n_bytes: int = 4096) -> list[dict[str, float]]:
+    """Rows at the end of a metrics.jsonl that may be written to right now, oldest first.
+
+    Lines that are no row, such as a last one that is being written, are passed over.
+
+    Args:
+        path: The file; where there is none, there are no rows.
+        n_bytes: How much of its end is read; a row has some 400 bytes.
+    """
     try:
         with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - 4096, 0))
+            skipped = max(file.seek(0, os.SEEK_END) - n_bytes, 0)
+            file.seek(skipped)
             lines = file.read().splitlines()
     except OSError:
-        return 0
-    for line in reversed(lines):
+        return []
+    rows: list[dict[str, float]] = []
+    for line in lines[1:] if skipped else lines:
         try:
             row = json.loads(line)
         except ValueError:
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):
-            return int(row["step"])
-    return 0
+            rows.append(row)
+    return rows
+
+
+def last_step(path: Path) -> int:
+    """Step of the newest row of a metrics.jsonl that may be written to right now; 0 when there is none."""
+    rows = last_rows(path)
+    return int(rows[-1]["step"]) if rows else 0

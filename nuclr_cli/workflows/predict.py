@@ -25,6 +25,7 @@ from nuclr_cli.workflows.predict_record import (
     SessionPredictions,
     Threshold,
 )
+from nuclr_cli.workflows.predict_score import fitted_on, fitted_text, probe_score, score_warnings
 from nuclr_cli.workflows.predict_table import Rows, write_csv
 from nuclr_cli.workflows.predict_threshold import choose_threshold
 from nuclr_cli.workflows.probe_card import ProbeCard, read_card, units_of
@@ -68,7 +69,13 @@ def predict(config: PredictConfig, reporter: Reporter | None = None) -> PredictR
     asked = _asked(config, card, source)
     outside = _outside(card, source)
     rows = _rows(card, source, fitted, threshold, asked, outside)
-    notes = _notes(config, card, source, asked, threshold)
+    score = probe_score(card)
+    warnings += score_warnings(config.probe, card, score)
+    fitted_rows = fitted_on(config.probe, card, source.keys)
+    n_fitted = None if fitted_rows is None else int(fitted_rows[asked].sum())
+    if n_fitted and not (config.all_units and card.label in source.table.labels):
+        warnings.append(fitted_text(n_fitted, len(asked)))  # with --all-units it is what was asked for
+    notes = _notes(config, card, source, asked, threshold, n_fitted)
     sessions = _sessions(card, source, rows)
     warnings += [f"{one.subject}/{one.session}: {text}." for one in sessions for text in one.warnings]
     plan = plan_export(config, rows, reporter) if _has_exporter(config) else None
@@ -94,6 +101,8 @@ def predict(config: PredictConfig, reporter: Reporter | None = None) -> PredictR
         calibration=_calibration(card),
         expected_calibration_error=None if card.calibration is None else card.calibration.after.ece,
         threshold=threshold,
+        score=score,
+        n_fitted_on=n_fitted,
         n_units=len(asked),
         n_predicted=int((~rows.abstain).sum()),
         n_abstained=int(rows.abstain.sum()),
@@ -232,11 +241,17 @@ def _notes(
     source: ProbeTable,
     asked: NDArray[np.int64],
     threshold: Threshold | None,
+    n_fitted: int | None,
 ) -> tuple[str, ...]:
     notes = [f"{source.path}: {counted(len(asked), 'unit')} to predict."]
     if card.label not in source.table.labels:
-        notes.append(f"It has no column {card.label}, so nothing says which units have one already.")
-    if config.all_units:
+        told = f"The embeddings have no column {card.label}, so they do not say which units have one already"
+        if n_fitted == 0:
+            told += "; the probe was fitted on none of these"
+        notes.append(f"{told}.")
+    elif config.all_units and n_fitted:
+        notes.append(fitted_text(n_fitted, len(asked)))
+    elif config.all_units and n_fitted is None:
         trained = int(((_known(card, source) != "") & source.embedded)[asked].sum())
         if trained:
             notes.append(

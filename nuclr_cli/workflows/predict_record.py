@@ -89,6 +89,24 @@ class Threshold:
 
 
 @dataclass(frozen=True)
+class ProbeScore:
+    """How good the probe was on units that it was not fitted on.
+
+    Attributes:
+        metric: ``macro F1`` or ``R2``.
+        value: Over all tested units.
+        low, high: 95 % interval.
+        split: Kind of the split.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    split: str
+
+
+@dataclass(frozen=True)
 class SessionPredictions:
     """How one population came out.
 
@@ -128,6 +146,8 @@ class PredictRecord:
         expected_calibration_error: Of the probabilities that were written, on validation units; cross-fitted
             where they are corrected.
         threshold: When the probe abstains; None for a number.
+        score: Of the probe, as its card keeps it; None where it keeps none.
+        n_fitted_on: How many of the units the probe was fitted on; None where its folder does not say.
         n_units, n_predicted, n_abstained, n_without_embedding: Units asked for, and what became of them.
         sessions: One record a population.
         csv: The table that was written, None when it was not asked for.
@@ -148,6 +168,8 @@ class PredictRecord:
     calibration: str | None
     expected_calibration_error: float | None
     threshold: Threshold | None
+    score: ProbeScore | None
+    n_fitted_on: int | None
     n_units: int
     n_predicted: int
     n_abstained: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.calibration import CalibrationReport
-from nuclr_cli.evaluation.reliability import FEWEST_KEPT, THRESHOLDS
+from nuclr_cli.evaluation.reliability import FEWEST_KEPT, THRESHOLDS, ThresholdCurve
 from nuclr_cli.wording import counted
 from nuclr_cli.workflows.predict_record import Threshold
 
@@ -59,15 +59,38 @@ def choose_threshold(
             f"units are right, at {reached:g} and above.",
             f"--target-accuracy {int(accuracy * 100) / 100:g}, or --min-probability {reached:g}",
         )
-    why = f"the most accurate that keeps a quarter of the validation units, but at least {LEAST:g}"
-    threshold = _described(report, max(reached, LEAST), why)
-    share = threshold.validation_accuracy
-    reaching = "no validation unit reaches it" if share is None else f"{share:.0%} of those above are right"
+    assert curve is not None  # `best` is of it
+    threshold = _described(report, max(reached, LEAST), _most_accurate(curve, reached))
+    share, kept = threshold.validation_accuracy, threshold.validation_kept
+    reaching = "no validation unit reaches it"
+    if share is not None and kept is not None:
+        reaching = f"{kept:.0%} of the validation units reach it, {share:.0%} of these are right"
     warning = (
         f"No threshold makes {target:.0%} of the validation units right. It abstains below "
         f"{threshold.value:g} ({reaching}); --min-probability sets another threshold."
     )
     return threshold, (warning,)
+
+
+def _most_accurate(curve: ThresholdCurve, reached: float) -> str:
+    """Why a threshold was chosen where none is as accurate as wanted.
+
+    Args:
+        curve: What each threshold keeps.
+        reached: The most accurate that keeps a quarter of the units, and not fewer than `FEWEST_KEPT`.
+    """
+    fewest = _SMALLEST_SHARE * curve.n
+    enough = "a quarter" if fewest >= FEWEST_KEPT else str(FEWEST_KEPT)
+    if reached >= LEAST:
+        return f"the most accurate that keeps {enough} of the validation units"
+    kept, _ = curve.at(LEAST)
+    if kept < max(fewest, FEWEST_KEPT):
+        there = f"it kept {kept / curve.n:.0%}" if kept else "it kept none"
+        return f"no threshold from {LEAST:g} on keeps {enough} of the validation units; at {LEAST:g} {there}"
+    return (
+        f"of the thresholds that keep {enough} of the validation units {reached:g} is the most accurate, but "
+        f"below {LEAST:g} a label is rather wrong than right"
+    )
 
 
 def _given(report: CalibrationReport | None, value: float) -> tuple[Threshold, tuple[str, ...]]:

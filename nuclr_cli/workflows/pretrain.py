@@ -2,79 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nuclr_cli.data.pretrain_stream import PretrainStream
-from nuclr_cli.data.sessions import open_sessions
-from nuclr_cli.data.store import Session
-from nuclr_cli.errors import InputError
-from nuclr_cli.workflows.checkpoints import Checkpoint, load_checkpoint, newest_whole_checkpoint
-from nuclr_cli.workflows.config import flatten
 from nuclr_cli.workflows.devices import Device, choose_device
 from nuclr_cli.workflows.freed_memory import keep_freed_memory
 from nuclr_cli.workflows.launchers import layout_of
 from nuclr_cli.workflows.metrics_log import read_metrics
-from nuclr_cli.workflows.pair_model import PairModel, initial_model
-from nuclr_cli.workflows.presets import PretrainSettings, for_modalities, preset_settings, with_changes
+from nuclr_cli.workflows.pretrain_begin import Begun, Place, begin, follow
+from nuclr_cli.workflows.pretrain_begin import PretrainConfig as PretrainConfig
 from nuclr_cli.workflows.pretrain_sessions import (
-    check_same_sessions,
-    say_skipped,
-    session_roles,
     training_parts,
 )
 from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
-from nuclr_cli.workflows.run_data import data_of, is_data_of
 from nuclr_cli.workflows.runs import (
-    DATA,
-    RUNS,
-    Run,
     RunSession,
-    check_name,
-    create_run,
-    find_run,
-    list_runs,
-    open_run,
-    resume_command,
 )
 from nuclr_cli.workflows.trainer import Trainer
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """What the user asked for.
-
-    Attributes:
-        data: DATA folder (or one session file).
-        runs: Folder that holds the runs.
-        name: Of the run; None = preset and time.
-        preset: None = by modality on a GPU, ``tiny`` on a CPU.
-        changes: Dotted settings that differ from the preset.
-        seed: None = the preset's.
-        hold_out_subjects: Subjects that pretraining must not see.
-        gpus: GPUs of a machine; None = one if there is one, else the CPU.
-        nodes: Machines; None = what a launcher has started, else one.
-        resume: Continue the named (or newest unfinished) run, else start it.
-        init_from: Run whose weights to start from.
-    """
-
-    data: Path = DATA
-    runs: Path = RUNS
-    name: str | None = None
-    preset: str | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    seed: int | None = None
-    hold_out_subjects: tuple[str, ...] = ()
-    gpus: int | None = None
-    nodes: int | None = None
-    resume: bool = False
-    init_from: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -136,143 +84,28 @@ def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Pretra
     try:
         if not ranks.first:
             reporter = SilentReporter()
-        begun: list[_Begun] = []
+        ranks.agree(config)
+        begun: list[Begun] = []
 
-        def begin() -> _Place:
-            begun.append(_begin(config, device, reporter))
+        def lead() -> Place:
+            begun.append(begin(config, device, ranks.world, reporter))
             return begun[0].place
 
-        place = ranks.once(begin)
-        if not begun:
-            begun.append(_follow(place))
+        place = ranks.once(lead)
+
+        def come_along() -> None:
+            if not begun:
+                begun.append(follow(place))
+
+        ranks.of_each(come_along)
         return _train(begun[0], device, ranks, reporter, began)
     finally:
         ranks.leave()
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a run begins: what the first rank tells the others.
-
-    Attributes:
-        run: Its folder.
-        data: The sessions.
-        step: Of the checkpoint that it goes on from; None = it begins with `ancestor`'s weights or new ones.
-        ancestor: Folder of the run whose weights it starts from.
-    """
-
-    run: Path
-    data: Path
-    step: int | None
-    ancestor: Path | None
-
-
-@dataclass(frozen=True)
-class _Begun:
-    """A run that is about to train on this rank."""
-
-    place: _Place
-    run: Run
-    model: PairModel
-    sessions: list[Session]
-    checkpoint: Checkpoint | None
-
-
-def _begin(config: PretrainConfig, device: Device, reporter: Reporter) -> _Begun:
-    """Find the run to go on with, or make one."""
-    run = _run_to_resume(config, reporter)
-    if run is not None:
-        checkpoint = newest_whole_checkpoint(run.checkpoints, reporter.warn)
-        _same_settings(run, config)
-        step = checkpoint.step if checkpoint else 0
-        if step >= run.settings.train.steps:
-            reporter.note(f"run {run.record.name} is finished: nothing to do")
-        else:
-            reporter.note(f"continuing run {run.record.name} at step {step} of {run.settings.train.steps}")
-        data = _data_to_resume(run, config, reporter)
-        sessions = open_sessions(data)
-        check_same_sessions(run, sessions, data)
-        model = initial_model(run.settings)
-        ancestor = None
-        if checkpoint is None and run.record.init_from:
-            source = open_run(Path(run.record.init_from))
-            _same_ancestor(run, source)
-            _take_weights(model, source)
-            ancestor = source.folder
-        place = _Place(run.folder.resolve(), data.resolve(), step if checkpoint else None, ancestor)
-        return _Begun(place, run, model, sessions, checkpoint)
-    if config.name is not None:
-        check_name(config.name)
-    sessions = open_sessions(config.data)
-    settings = settings_for(config, sessions, device, reporter)
-    roles = session_roles(sessions, settings, config.hold_out_subjects)
-    say_skipped(roles, reporter)
-    model = initial_model(settings)
-    origin = find_run(config.init_from, config.runs) if config.init_from else None
-    if origin is not None:
-        _take_weights(model, origin)
-        met = sorted(set(config.hold_out_subjects) & set(origin.record.seen_subjects))
-        if met:
-            reporter.warn(
-                f"{', '.join(met)}: held out here, but the weights of {origin.folder} come from them, so "
-                "probes that test on them are not inductive"
-            )
-    run = create_run(config.runs, config.name, settings, config.data, roles, origin)
-    ancestor = origin.folder.resolve() if origin else None
-    return _Begun(
-        _Place(run.folder.resolve(), config.data.resolve(), None, ancestor), run, model, sessions, None
-    )
-
-
-def _follow(place: _Place) -> _Begun:
-    """On another rank than the first: read what that one has found or made."""
-    run = open_run(place.run)
-    model = initial_model(run.settings)
-    checkpoint = None if place.step is None else load_checkpoint(run.checkpoints, place.step)
-    if place.ancestor is not None:
-        _take_weights(model, open_run(place.ancestor))
-    return _Begun(place, run, model, open_sessions(place.data), checkpoint)
-
-
-def _same_ancestor(run: Run, source: Run) -> None:
-    """Raise InputError when another run stands where the one was that `run` is to start from.
-
-    Probes are called inductive by the subjects and recordings that `run` wrote down when it was made.
-    """
-    new = set(source.record.seen_subjects) - set(run.record.inherited_subjects)
-    written, seen = run.record.inherited_digests, source.record.seen_digests
-    if written is not None:
-        new |= {subject for subject, digest in seen or () if (subject, digest) not in written}
-    unknown = sorted(new)
-    if unknown:
-        raise InputError(
-            f"{source.folder} is not the run any more that {run.record.name} was to start from: it has also "
-            f"seen {', '.join(unknown)}.",
-            "Start a new run with --init-from and another --name",
-        )
-
-
-def _take_weights(model: PairModel, source: Run) -> None:
-    """Start from the weights of another run."""
-    weights = load_checkpoint(source.checkpoints).model
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError:
-        raise InputError(
-            f"The model of {source.folder} differs from the one asked for.",
-            "Use the same preset, model and loss settings, with sessions of the same modality",
-        ) from None
-
-
-def _train(begun: _Begun, device: Device, ranks: Ranks, reporter: Reporter, began: float) -> PretrainRecord:
+def _train(begun: Begun, device: Device, ranks: Ranks, reporter: Reporter, began: float) -> PretrainRecord:
     run, model, checkpoint = begun.run, begun.model, begun.checkpoint
     settings, train = run.settings, run.settings.train
-    if settings.loss.name == "vicreg" and ranks.world > 1:
-        parts = InputError(
-            f"VICReg is a statistic of the whole batch; {ranks.world} processes would each see a part.",
-            "Train on one device, or use --set loss.name=dcl",
-        )
-        raise ranks.said_once(parts)
     roles = {(s.subject, s.session, s.population): s.role for s in run.record.sessions}
     training = training_parts(
         [s for s in begun.sessions if roles[s.key.subject, s.key.session, s.key.population] == "train"],
@@ -338,73 +171,3 @@ def _train(begun: _Begun, device: Device, ranks: Ranks, reporter: Reporter, bega
         seconds=time.monotonic() - began,
         resumed_from=resumed_from,
     )
-
-
-def _run_to_resume(config: PretrainConfig, reporter: Reporter) -> Run | None:
-    if not config.resume:
-        return None
-    if config.name is not None:
-        check_name(config.name)
-        folder = config.runs / config.name
-        return open_run(folder) if folder.is_dir() else None
-    # A run whose loss went wrong would go wrong again: it is continued only when it is named.
-    going = [
-        run for run in list_runs(config.runs, reporter.warn) if run.record.state in ("running", "stopped")
-    ]
-    return going[-1] if going else None
-
-
-def settings_for(
-    config: PretrainConfig, sessions: Sequence[Session], device: Device, reporter: Reporter
-) -> PretrainSettings:
-    """What a new run would train with: the preset (or the default one, said aloud) and the changes to it.
-
-    Raises:
-        InputError: An unknown preset or setting, or a value that does not fit.
-    """
-    modalities = frozenset(session.modality for session in sessions)
-    preset = config.preset or str(config.changes.get("preset", ""))
-    if not preset:
-        if device.accelerator == "cpu":
-            preset, why = "tiny", "this is a CPU"
-        elif modalities == {"calcium"}:
-            preset, why = "calcium", "the sessions are calcium recordings"
-        else:
-            preset, why = "ephys", "the sessions hold spikes"
-        reporter.note(f"preset {preset}, since {why} (--preset chooses another)")
-    changes = {key: value for key, value in config.changes.items() if key != "preset"}
-    settings = with_changes(preset_settings(preset), changes)
-    if config.seed is not None:
-        settings = dataclasses.replace(settings, seed=config.seed)
-    return for_modalities(settings, modalities)
-
-
-def _data_to_resume(run: Run, config: PretrainConfig, reporter: Reporter) -> Path:
-    """Where the run's sessions are: in a moved project, what the command line names."""
-    if config.data != DATA:
-        return config.data
-    return data_of(run, resume_command(run.folder).replace("pretrain", "pretrain DATA", 1), reporter.note)
-
-
-def _same_settings(run: Run, config: PretrainConfig) -> None:
-    """A resumed run keeps its settings; what the command line says must not contradict them."""
-    stored = flatten(dataclasses.asdict(run.settings))
-    asked = dict(config.changes)
-    if config.preset is not None:
-        asked["preset"] = config.preset
-    if config.seed is not None:
-        asked["seed"] = config.seed
-    changes = {key: value for key, value in asked.items() if key != "preset"}
-    wanted = flatten(dataclasses.asdict(with_changes(run.settings, changes)))
-    wanted["preset"] = asked.get("preset", stored["preset"])
-    differing = [f"{k} is {stored[k]} in the run, {wanted[k]} here" for k in stored if stored[k] != wanted[k]]
-    if config.data != DATA and not is_data_of(run, config.data):
-        differing.append(f"the data are {run.data} in the run, {config.data.resolve()} here")
-    if config.hold_out_subjects and tuple(sorted(config.hold_out_subjects)) != run.record.held_out_subjects:
-        kept = ", ".join(run.record.held_out_subjects) or "nobody"
-        differing.append(f"held-out subjects: {kept} in the run, {', '.join(config.hold_out_subjects)} here")
-    if differing:
-        raise InputError(
-            f"Run {run.record.name} was started with other settings: {'; '.join(differing)}.",
-            "Leave those options out to continue it, or start another run with --name",
-        )

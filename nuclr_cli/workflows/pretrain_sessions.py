@@ -15,8 +15,8 @@ from nuclr_cli.workflows.runs import Run, RunSession
 from nuclr_cli.workflows.training_part import least_units, training_part
 
 
-def read_subject_list(text: str) -> tuple[str, ...]:
-    """``--hold-out-subjects``: a comma-separated list, or a file with one subject a line.
+def read_subject_list(text: str, option: str = "--hold-out-subjects") -> tuple[str, ...]:
+    """What `option` says: a comma-separated list, or a file with one subject a line.
 
     Raises:
         InputError: The list is empty, or the file is not text.
@@ -26,14 +26,12 @@ def read_subject_list(text: str) -> tuple[str, ...]:
         if Path(text).is_file():
             items = Path(text).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise InputError(
-            f"--hold-out-subjects: {text} is not UTF-8 text.", "Write one subject a line, or A,B"
-        ) from None
+        raise InputError(f"{option}: {text} is not UTF-8 text.", "Write one subject a line, or A,B") from None
     except OSError:
         pass  # a list that is too long to be the name of a file
     subjects = tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
     if not subjects:
-        raise InputError(f"--hold-out-subjects {text!r} names no subject.", "Write it as A,B or name a file")
+        raise InputError(f"{option} {text!r} names no subject.", "Write it as A,B or name a file")
     return subjects
 
 
@@ -125,3 +123,12 @@ def say_skipped(roles: Sequence[RunSession], reporter: Reporter) -> None:
         reporter.warn(f"skipped {role.subject}/{role.session}/{role.population}: {role.reason}")
     if skipped:
         reporter.warn(f"{len(skipped)} of {len(roles)} sessions cannot be trained on")
+
+
+def say_unknown_origin(origin: Run, held_out: Sequence[str], reporter: Reporter) -> None:
+    """Warn where holding subjects out is in vain: imported weights may have seen them."""
+    if held_out and origin.record.inherited_how == "unknown":
+        reporter.warn(
+            f"which subjects the weights of {origin.folder} have seen is unknown, so probes that test on "
+            f"{', '.join(held_out)} are not inductive (nuclr import-checkpoint --trained-subjects names them)"
+        )

@@ -82,7 +82,8 @@ def ask(source: ProbeTable, config: ProbeConfig) -> Asked:
     question = Question(source, labels, classes, codes, split, config.recipe, tree)
     fold_notes = describe_folds(split, codes, classes, question.usable)
     warnings = check_sides(split, codes, classes, question.usable, config.label, bool(config.classes))
-    return Asked(config, question, (*labels.notes, *choices, *split.notes, *fold_notes), warnings)
+    notes = (*labels.notes, *choices, *split.remarks, *fold_notes)
+    return Asked(config, question, notes, (*split.warnings, *warnings))
 
 
 def check_sides(

@@ -55,7 +55,8 @@ class LabelEfficiencyConfig:
             shown = ", ".join(f"{value:g}" for value in bad) or "none"
             raise InputError(
                 f"--label-fractions must lie above 0 and at most at 1, and there is: {shown}.",
-                "For example --label-fractions 0.01,0.03,0.1,0.3,1",
+                f"{in_percent(bad)}They are fractions, not percent: 0.1 is 10 %. For example "
+                "--label-fractions 0.01,0.03,0.1,0.3,1",
             )
         if self.repeats < 1:
             raise InputError(f"--repeats {self.repeats} is below 1.", "The default is 10")
@@ -125,6 +126,13 @@ class LabelEfficiencyRecord:
     versions: dict[str, str]
     seconds: float
     kind: str = "label_efficiency"
+
+
+def in_percent(values: Sequence[float]) -> str:
+    """The option for values that are likely percent, as the beginning of a sentence; '' where none can be."""
+    if not values or not all(0 < value <= 100 for value in values):
+        return ""
+    return f"Did you mean --label-fractions {','.join(f'{value / 100:g}' for value in values)}? "
 
 
 def label_efficiency(

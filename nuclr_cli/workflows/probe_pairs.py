@@ -106,7 +106,7 @@ def probe_pairs(config: PairsConfig, reporter: Reporter | None = None) -> PairsR
     units, choices = _split_units(source, table, config)
     split = split_pairs(units, table.pre, table.post, _embedded(source, table))
     question = _Question(source, table, split, _strength(config.c), config.seed)
-    notes = (*table.notes, *choices, *units.notes, *_left_out(question))
+    notes = (*table.notes, *choices, *units.remarks, *_left_out(question))
     for text in notes:
         reporter.note(text)
 
@@ -130,7 +130,8 @@ def probe_pairs(config: PairsConfig, reporter: Reporter | None = None) -> PairsR
     order = source.keys.order
     takes_part = (units.fold != LEFT_OUT) & source.embedded & np.isin(np.arange(len(order)), in_pairs)
     rows = order[takes_part[order]]
-    warnings = common_warnings(source, units, missing, n_lost, "of the pairs", rows)
+    found = common_warnings(source, units, missing, n_lost, "of the pairs", rows)
+    warnings = (*units.warnings, *found)
     for text in (*plan.notes, *more):
         reporter.note(text)
     for text in warnings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import shlex
 from pathlib import Path
@@ -19,7 +20,7 @@ def no_probe(folder: Path) -> InputError:
     """Why a folder without a card is no fitted probe, with the fitted probes that are there."""
     if not folder.is_dir():
         what = f"{folder} is no folder." if folder.exists() else f"{folder} is no folder: it does not exist."
-        return InputError(what, _which(_probes(folder.parent, "*")))
+        return InputError(what, _which(*_beside(folder)))
     if _is_curve(folder):
         own = folder.with_name(folder.name.partition(_CURVE)[0] or folder.name)
         found = [own] if (own / CARD_FILE).is_file() else _probes(folder.parent, "*")
@@ -59,11 +60,31 @@ def _probes(folder: Path, *depths: str) -> list[Path]:
     return sorted(found)
 
 
-def _which(found: list[Path]) -> str:
+def _beside(folder: Path) -> tuple[list[Path], Path | None]:
+    """Fitted probes where a folder that is not there was looked for, and the one most like it in name.
+
+    Of the same label; where the label itself is misspelt, of all labels.
+    """
+    for above, depth in ((folder.parent, "*"), (folder.parent.parent, "*/*")):
+        names = {str(one.relative_to(above)): one for one in _probes(above, depth)}
+        if names:
+            close = difflib.get_close_matches(str(folder.relative_to(above)), names, n=1)
+            return list(names.values()), names[close[0]] if close else None
+    return [], None
+
+
+def _which(found: list[Path], meant: Path | None = None) -> str:
+    if meant is not None and len(found) > 1:
+        others = _which_of([one for one in found if one != meant])
+        return f"Did you mean --probe {shlex.quote(str(meant))}? Others: {others}"
     if not found:
         return "Give a folder that nuclr probe made: RUN/probes/LABEL/SPLIT-VARIANT"
     if len(found) == 1:
         return f"Did you mean --probe {shlex.quote(str(found[0]))}?"
+    return f"Give one of: {_which_of(found)}"
+
+
+def _which_of(found: list[Path]) -> str:
     shown = [f"--probe {shlex.quote(str(one))}" for one in found[:_SHOWN]]
     more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return f"Give one of: {', '.join(shown)}{more}"
+    return f"{', '.join(shown)}{more}"

@@ -31,7 +31,7 @@ def refuse_mixture(path: Path, metadata: Mapping[str, str], keys: UnitKeys) -> N
         return
     try:
         embedded = {(str(a), str(b), str(c)) for a, b, c in json.loads(metadata["sessions"])}
-        _embedded_digests(metadata)
+        embedded_digests(metadata)
     except (ValueError, TypeError) as error:
         raise InputError(
             f"The metadata of {path} is damaged: {error}.", "Make it anew with nuclr embed"
@@ -55,6 +55,7 @@ def pretraining_knowledge(
     Two witnesses: the run's record (which counts the runs that its weights come from) and what `nuclr embed`
     wrote into the file: the subjects trained on, and which recordings it embedded. ``inductive`` needs a
     record that is known to be that of the file, and recordings that can be compared with those trained on.
+    Of weights that were trained elsewhere there is no record: they need the user's word on all subjects.
 
     Args:
         metadata: Of the file of embeddings.
@@ -81,7 +82,15 @@ def pretraining_knowledge(
             f"The file of embeddings does not say that {run.record.name} made it, so what pretraining saw is "
             "unknown.",
         )
-    if run.record.init_from and not run.record.inherited_subjects:
+    how = run.record.inherited_how
+    if how not in ("recorded", "told"):
+        elsewhere = run.record.imported_from or f"imported weights, by way of {run.record.init_from}"
+        return (
+            "unknown",
+            f"The weights of {run.record.name} were trained elsewhere (they come from {elsewhere}), and "
+            "which subjects they have seen is unknown.",
+        )
+    if run.record.init_from and not run.record.inherited_subjects and how == "recorded":
         return (
             "unknown",
             f"The run started from {run.record.init_from}, and which subjects those weights had seen was not "
@@ -100,10 +109,15 @@ def pretraining_knowledge(
             f"Pretraining saw subjects whose names differ from the test subjects' in spelling only "
             f"({', '.join(near)}); they may be the same animals.",
         )
-    return "inductive", "Neither pretraining nor the probe saw the test subjects."
+    word = (
+        "Of the imported weights that is the word of whoever imported them (--trained-subjects)."
+        if how == "told"
+        else ""
+    )
+    return "inductive", f"Neither pretraining nor the probe saw the test subjects. {word}".rstrip()
 
 
-def _embedded_digests(metadata: Mapping[str, str]) -> dict[SessionName, str] | None:
+def embedded_digests(metadata: Mapping[str, str]) -> dict[SessionName, str] | None:
     """Activity digest ('' = it has none) of each session that was embedded; None in files of older versions.
 
     Raises:
@@ -123,7 +137,7 @@ def _copies(metadata: Mapping[str, str], run: Run, tested: Sequence[str]) -> str
     trained |= {digest: subject for subject, digest in run.record.inherited_digests or ()}
     trained.pop("", None)
     own = {(s.subject, s.activity_digest) for s in run.record.sessions}
-    own |= {(key[0], digest) for key, digest in (_embedded_digests(metadata) or {}).items()}
+    own |= {(key[0], digest) for key, digest in (embedded_digests(metadata) or {}).items()}
     pairs = {
         f"{subject} is {trained[digest]}"
         for subject, digest in own
@@ -139,7 +153,9 @@ def _untraced(metadata: Mapping[str, str], run: Run, sessions: Sequence[SessionN
     what the run's record says of them is enough. A recording from elsewhere needs a digest, and so does
     every recording that was trained on.
     """
-    embedded = _embedded_digests(metadata)
+    if run.record.inherited_how == "told" and not run.record.seen_digests:
+        return ""  # the user's word is all there is: nothing that was trained on here could be compared
+    embedded = embedded_digests(metadata)
     recorded = {(s.subject, s.session, s.population): s.activity_digest for s in run.record.sessions}
     seen = run.record.seen_digests
     for key in sessions:

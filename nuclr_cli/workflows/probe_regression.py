@@ -93,7 +93,7 @@ def probe_regression(config: RegressionConfig, reporter: Reporter | None = None)
     ]
     if n_without:
         notes.append(f"{counted(n_without, 'unit has', 'units have')} no {config.target} and no part.")
-    for text in (*notes, *target.notes, *choices, *split.notes):
+    for text in (*notes, *target.notes, *choices, *split.remarks):
         reporter.note(text)
 
     prepared = question.prepare(source.table.embedding)
@@ -114,7 +114,7 @@ def probe_regression(config: RegressionConfig, reporter: Reporter | None = None)
     methods, probe_notes = _compare(question, own, others, tested, plan, config, reporter)
     permutation = _permute(question, prepared, used, tested, config, reporter)
     status, why = knowledge(source, split)
-    warnings = _warnings(question, missing, used)
+    warnings = (*split.warnings, *_warnings(question, missing, used))
     for text in (*plan.notes, *own.notes, *probe_notes):
         reporter.note(text)
     for text in warnings:
@@ -154,7 +154,7 @@ def probe_regression(config: RegressionConfig, reporter: Reporter | None = None)
         n_tested=len(tested),
         n_without_embedding=int((has_value & ~source.embedded).sum()),
         n_not_in_split=int((has_value & (split.fold == LEFT_OUT)).sum()),
-        notes=(*notes, *target.notes, *choices, *split.notes, *plan.notes, *own.notes, *probe_notes),
+        notes=(*notes, *target.notes, *choices, *split.remarks, *plan.notes, *own.notes, *probe_notes),
         warnings=warnings,
         run=run_id(source),
         checkpoint=checkpoint_of(source.table.metadata),

@@ -6,14 +6,16 @@ a machine, under torchrun and srun they are there already.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from nuclr_cli.errors import NuclrError
+from nuclr_cli.errors import InputError, NuclrError, exit_code_of
+from nuclr_cli.wording import counted
 from nuclr_cli.workflows.devices import Device
 from nuclr_cli.workflows.launchers import Layout
 
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(minutes=30)
-"""How long a rank waits for the others: longer than the first one takes to open ten thousand sessions."""
+PATIENCE = timedelta(days=2)
+"""How long a rank waits for the others: one may embed a session for hours that no other takes part in. Ranks
+that have died are noticed at once, by their connections and by what has started them.
+"""
 
 
 class EndedElsewhere(NuclrError):
@@ -32,6 +36,20 @@ class EndedElsewhere(NuclrError):
     def __init__(self, exit_code: int) -> None:
         super().__init__("")
         self.exit_code = exit_code
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    """Say plainly that another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise _told(
+            f"Another process of this run has ended: {reason}",
+            "Its own message says why. nuclr pretrain --resume goes on from the last checkpoint",
+            1,
+        ) from error
 
 
 def _told(what: str, fix: str, exit_code: int) -> NuclrError:
@@ -54,7 +72,21 @@ class Ranks:
         self._device, self.layout = device, layout
         self.rank, self.world = 0, layout.world
         if layout.world > 1:
-            self.rank = self.fabric("fp32").global_rank
+            seen = torch.cuda.device_count() if device.accelerator == "cuda" else layout.per_machine
+            if seen < layout.per_machine:
+                raise InputError(
+                    f"{layout.per_machine} processes share this machine, and this one sees "
+                    f"{counted(seen, 'GPU')}.",
+                    "Start no more processes than GPUs, and let each see all of its machine: under Slurm "
+                    "--gpus-per-node=N, not --gpus-per-task",
+                )
+            fabric = self.fabric("fp32")
+            self.rank = fabric.global_rank
+            if fabric.world_size != layout.world:
+                raise InputError(
+                    f"{layout.world} processes were to train together, and {fabric.world_size} are there.",
+                    "Start them with one launcher: --gpus N, torchrun or srun",
+                )
 
     @property
     def first(self) -> bool:
@@ -69,9 +101,21 @@ class Ranks:
         """
         try:
             from lightning_fabric import Fabric
+            from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+            from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+            from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
             from lightning_fabric.strategies.ddp import DDPStrategy
         except ModuleNotFoundError:  # the `lightning` distribution carries the same classes
             from lightning.fabric import Fabric  # type: ignore[no-redef]
+            from lightning.fabric.plugins.environments.lightning import (  # type: ignore[no-redef]
+                LightningEnvironment,
+            )
+            from lightning.fabric.plugins.environments.slurm import (  # type: ignore[no-redef]
+                SLURMEnvironment,
+            )
+            from lightning.fabric.plugins.environments.torchelastic import (  # type: ignore[no-redef]
+                TorchElasticEnvironment,
+            )
             from lightning.fabric.strategies.ddp import DDPStrategy  # type: ignore[no-redef]
 
         class Summed(DDPStrategy):
@@ -89,7 +133,13 @@ class Ranks:
         if self.world > 1:
             backend = "cpu:gloo,cuda:nccl" if self._device.accelerator == "cuda" else "gloo"
             strategy = Summed(process_group_backend=backend, timeout=PATIENCE)
-            several = {"strategy": strategy, "num_nodes": self.layout.machines}
+            # Not what Fabric finds: inside a batch script, before any srun, that would be Slurm.
+            environment: Any = LightningEnvironment()
+            if self.layout.launcher == "torchrun":
+                environment = TorchElasticEnvironment()
+            elif self.layout.launcher == "srun":
+                environment = SLURMEnvironment(auto_requeue=False)
+            several = {"strategy": strategy, "num_nodes": self.layout.machines, "plugins": [environment]}
         fabric = Fabric(
             accelerator=self._device.accelerator,
             devices=self.layout.per_machine,
@@ -104,7 +154,8 @@ class Ranks:
         if self.world == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        torch.distributed.all_reduce(total)
+        with _peers():
+            torch.distributed.all_reduce(total)
         return [float(value) for value in total.tolist()]
 
     def sum_into(self, tensors: Sequence[Tensor]) -> None:
@@ -112,7 +163,8 @@ class Ranks:
         if self.world == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        torch.distributed.all_reduce(flat)
+        with _peers():
+            torch.distributed.all_reduce(flat)
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
@@ -131,12 +183,13 @@ class Ranks:
                 said[0] = work()
             except BaseException as raised:
                 error = raised
-                said[1] = raised.exit_code if isinstance(raised, NuclrError) else 1
-        torch.distributed.broadcast_object_list(said, src=0)
+                said[1] = exit_code_of(raised)
+        with _peers():
+            torch.distributed.broadcast_object_list(said, src=0)
         if error is not None:
             raise error
         if said[1]:
-            raise EndedElsewhere(said[1])
+            raise self._elsewhere(said[1])
         return cast(T, said[0])
 
     def of_each(self, work: Callable[[], T]) -> list[T]:
@@ -160,14 +213,31 @@ class Ranks:
 
     def said_once(self, error: NuclrError) -> NuclrError:
         """What to raise where all ranks have the same error: it is the first one's to say."""
-        return error if self.first else EndedElsewhere(error.exit_code)
+        return error if self.first else self._elsewhere(error.exit_code)
+
+    def _elsewhere(self, exit_code: int) -> EndedElsewhere:
+        # What Fabric has started is watched by the first process: a code that is not 0 would have that one
+        # killed before it has said why.
+        return EndedElsewhere(exit_code if self.layout.launcher else 0)
+
+    def agree(self, what: object) -> None:
+        """Raise InputError unless all ranks were given the same options."""
+        if len(set(self.gather(repr(what)))) > 1:
+            raise self.said_once(
+                InputError(
+                    f"{self.layout.launcher or 'Somebody'} has started {self.world} processes with different "
+                    "options, as if they were runs of their own.",
+                    "Give all of them the same options, or start each run in a job of its own",
+                )
+            )
 
     def gather(self, value: T) -> list[T]:
         """Everybody's value, in the order of the ranks, on all of them; it has to be picklable."""
         if self.world == 1:
             return [value]
         found: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(found, value)
+        with _peers():
+            torch.distributed.all_gather_object(found, value)
         return found
 
     def leave(self) -> None:

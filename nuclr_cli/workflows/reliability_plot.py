@@ -12,10 +12,15 @@ from nuclr_cli.evaluation.reliability import Reliability
 from nuclr_cli.workflows.plot_parts import ACCENT, INK, without_frame
 
 _GREY = "#8a8a8a"
+_FEW = 10
+"""A bin of fewer units is drawn hollow: its share of right predictions is mostly chance."""
+_LEAST_AREA, _MOST_AREA = 10.0, 120.0  # points squared, of a bin without units and beyond it of the fullest
 
 
 def plot_reliability(report: CalibrationReport, title: str, path: Path) -> None:
     """Accuracy by probability before and after calibration, above the number of units; written as PNG.
+
+    The area of a marker grows with the units of its bin.
 
     Of a correction that is not kept, what it would have done, and that it is not.
     """
@@ -36,17 +41,21 @@ def plot_reliability(report: CalibrationReport, title: str, path: Path) -> None:
     elif report.cross_fitted:
         name = f"{report.calibration.method}, cross-fitted over {report.cross_fitted}"
         shown.append((report.after, ACCENT, name))
+    most = max(each.n for one, _, _ in shown for each in one.bins)
     for number, (one, color, name) in enumerate(shown):
         bins = [each for each in one.bins if each.n]
-        above.plot(
-            [each.confidence for each in bins],
-            [each.accuracy for each in bins],
-            "o-",
-            color=color,
-            ms=5,
-            lw=1.5,
-            zorder=3 if color == ACCENT else 2,
-            label=f"{name}: error {one.ece:.3f}",
+        x, y = [each.confidence for each in bins], [each.accuracy for each in bins]
+        few = [each.n < _FEW for each in bins]
+        order = 3 if color == ACCENT else 2
+        above.plot(x, y, color=color, lw=1, alpha=0.6, zorder=order, label=f"{name}: error {one.ece:.3f}")
+        above.scatter(
+            x,
+            y,
+            s=[_LEAST_AREA + _MOST_AREA * each.n / most for each in bins],
+            c=["white" if hollow else color for hollow in few],
+            edgecolors=color,
+            linewidths=1,
+            zorder=order,
         )
         width = 0.9 / len(shown) / len(one.bins)
         left = np.array([each.low for each in one.bins]) + 0.05 / len(one.bins) + number * width
@@ -54,7 +63,17 @@ def plot_reliability(report: CalibrationReport, title: str, path: Path) -> None:
     above.set_ylim(-0.02, 1.02)
     above.set_xlim(-0.02, 1.02)
     above.set_ylabel("share of right predictions")
-    above.legend(frameon=False, fontsize=8, loc="upper left")
+    above.text(
+        0.99,
+        0.02,
+        f"area: units; hollow: fewer than {_FEW}",
+        transform=above.transAxes,
+        ha="right",
+        fontsize=7,
+        color=INK,
+    )
+    # Below both plots: wherever it lies in the upper one, some probe's curve goes through.
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center")
     below.set_ylabel("units")
     below.set_xlabel("probability of the predicted class")
     for axes in (above, below):

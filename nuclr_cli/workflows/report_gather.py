@@ -202,7 +202,7 @@ def _make_sweep(folder: Path, run: Run, table: EmbeddingTable) -> str:
     )
     there = f"Finished sweeps: {', '.join(map(str, finished[:5]))}. Or run" if finished else "Run"
     label = next(iter(table.labels), "NAME")
-    make = ["nuclr", "scale", str(run.data), "--label", label]
+    make = ["nuclr", "scale", str(run.data) if run.record.data else "DATA", "--label", label]
     # A folder that holds something else is left alone.
     place = [] if folder.exists() else ["-o", str(folder)]
     shown = "FOLDER" if folder.exists() else shlex.quote(str(folder))

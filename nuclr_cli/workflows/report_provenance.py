@@ -32,6 +32,8 @@ def provenance_part(found: Gathered) -> Html:
             ("state", f"{record.state}, step {record.step}"),
             ("data", record.data),
             ("started from", record.init_from),
+            ("imported from", record.imported_from),
+            ("sha256 of the imported file", record.imported_sha256),
             (
                 "checkpoint that embeds",
                 metadata.get("checkpoint_step", "") and f"step {metadata['checkpoint_step']}",
@@ -40,7 +42,7 @@ def provenance_part(found: Gathered) -> Html:
             ("sha256 of embeddings.parquet", found.embeddings_sha256),
             ("embedding", f"{found.table.embedding.shape[1]} numbers a unit"),
             ("only the first", metadata.get("limit_s", "") and f"{metadata['limit_s']} s of each session"),
-            ("trained with", f"nuclr {record.version}"),
+            ("imported with" if record.imported_from else "trained with", f"nuclr {record.version}"),
             ("embedded with", metadata.get("nuclr_version", "") and f"nuclr {metadata['nuclr_version']}"),
             ("Python", str(environment.get("python", ""))),
             ("platform", str(environment.get("platform", ""))),
@@ -57,7 +59,8 @@ def _commands(found: Gathered) -> Html:
     typed = found.environment.get("command")
     if isinstance(typed, list) and typed:
         line = shlex.join([Path(str(typed[0])).name, *map(str, typed[1:])])
-        parts += [tag("p", "Trained by, as it was typed:"), tag("pre", tag("code", line))]
+        done = "Imported" if found.run.record.imported_from else "Trained"
+        parts += [tag("p", f"{done} by, as it was typed:"), tag("pre", tag("code", line))]
     lines = [_embed_command(found), *(ask_again(found.run.folder, one) for one in found.results)]
     parts += [
         tag("p", "The rest is made again, from what the records say, by:"),
@@ -67,7 +70,8 @@ def _commands(found: Gathered) -> Html:
 
 
 def _embed_command(found: Gathered) -> str:
-    words = ["nuclr", "embed", "--run", str(found.run.folder)]
+    data = [] if found.run.record.data else ["DATA"]  # an imported run has none of its own
+    words = ["nuclr", "embed", *data, "--run", str(found.run.folder)]
     chosen = found.selection
     if chosen is not None and chosen.candidates:
         words += ["--select", chosen.rule, *(("--select-label", chosen.label) if chosen.label else ())]
@@ -182,8 +186,9 @@ def _versions(found: Gathered) -> Html:
     if not isinstance(versions, Mapping) or not versions:
         return Html("")
     rows = [[str(name), str(version)] for name, version in versions.items()]
+    done = "imported" if found.run.record.imported_from else "trained"
     return details(
-        "Versions that trained it", table("Versions", [Column("package"), Column("version")], rows)
+        f"Versions that {done} it", table("Versions", [Column("package"), Column("version")], rows)
     )
 
 

@@ -118,8 +118,11 @@ def diagnostics_part(found: Diagnostics | None, asked: bool, selection: Selectio
         parts.append(tag("p", text))
     else:
         again = found.retrieval
+        # The record has no sizes one by one, only their sum: the mean is what can be said of several.
+        mean = again.n_units / max(again.n_populations, 1)
+        among = f"{again.n_units}" if again.n_populations == 1 else f"on average {mean:.3g}"
         said = (
-            f"A neuron is looked for, among the {again.n_units} neurons of its own population, in the other "
+            f"A neuron is looked for, among the {among} neurons of its own population, in the other "
             "half of the recording: how often is it the nearest one?"
         )
         rows = [

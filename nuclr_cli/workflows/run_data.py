@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+from nuclr_cli.data.embeddings import load_embeddings
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.workflows.runs import Run
 
 
 def data_of(run: Run, how: str, say: Callable[[str], None] = lambda text: None) -> Path:
-    """The data that pretraining read; where they are gone, a folder of that name beside the runs' folder or
-    here, if it holds the same recordings.
+    """The data that pretraining read: beside the runs, as in a copied or moved project, if the recordings are
+    the same; else where they were, or in the current folder.
 
     Args:
         run: The run.
@@ -21,11 +23,22 @@ def data_of(run: Run, how: str, say: Callable[[str], None] = lambda text: None) 
         say: Told when they were found in another place.
 
     Raises:
-        InputError: Neither is there.
+        InputError: Neither is there, or the run was imported.
     """
-    if run.data.exists():
+    if not run.record.data:
+        raise InputError(
+            f"Run {run.record.name} was imported from {run.record.imported_from}: it has no data of its own.",
+            f"Say which data: {how}",
+        )
+    own = run.folder.resolve().parent.parent / run.data.name
+    if own.resolve() == run.data and own.exists():
         return run.data
-    nearby = _nearby(run)
+    nearby = [place for place in dict.fromkeys((own, Path(run.data.name))) if place.exists()]
+    if run.data.exists():
+        if own in nearby and holds_sessions_of(own, run):
+            say(f"{own} holds the same recordings as {run.data}, which run {run.record.name} was trained on")
+            return own
+        return run.data
     for place in nearby:
         if holds_sessions_of(place, run):
             say(f"the data of run {run.record.name} are not at {run.data} any more; {place} holds the same")
@@ -38,12 +51,37 @@ def data_of(run: Run, how: str, say: Callable[[str], None] = lambda text: None) 
 
 
 def is_data_of(run: Run, data: Path) -> bool:
-    """Whether `data` are what the run was trained on: the same place, or the same recordings elsewhere."""
-    return data.resolve() == run.data or holds_sessions_of(data, run)
+    """Whether `data` are what the run was trained on: the same place, or the same recordings elsewhere and no
+    others.
+
+    An imported run has none. What is embedded with it first is taken for its own, so that nothing else
+    replaces those embeddings unasked.
+    """
+    if not run.record.data:
+        return not run.embeddings.exists() or _embedded_sessions(run) == _sessions_in(data)
+    return data.resolve() == run.data or holds_sessions_of(data, run, alone=True)
 
 
-def holds_sessions_of(data: Path, run: Run) -> bool:
-    """Whether all recordings of the run are there, unchanged as far as their checksums tell.
+def _embedded_sessions(run: Run) -> set[tuple[str, ...]] | None:
+    """Key and activity digest of each session in the run's embeddings; None where they do not say."""
+    try:
+        told = json.loads(load_embeddings(run.embeddings).metadata.get("activity", "null"))
+        return None if told is None else {tuple(map(str, one)) for one in told}
+    except (InputError, ValueError, TypeError):
+        return None
+
+
+def _sessions_in(data: Path) -> set[tuple[str, ...]]:
+    found: set[tuple[str, ...]] = set()
+    for session in open_sessions(data, check_foreign=False):
+        key = session.key
+        found.add((key.subject, key.session, key.population, session.activity_digest))
+        session.close()
+    return found
+
+
+def holds_sessions_of(data: Path, run: Run, *, alone: bool = False) -> bool:
+    """Whether all recordings of the run are there (`alone`: and no others), unchanged by their checksums.
 
     Files without checksums, which nuclr did not write, can be told from others by their place alone.
     """
@@ -53,8 +91,11 @@ def holds_sessions_of(data: Path, run: Run) -> bool:
     try:
         for session in open_sessions(data, check_foreign=False):
             key = session.key
-            recorded.discard((key.subject, key.session, key.population, session.activity_digest))
+            one = (key.subject, key.session, key.population, session.activity_digest)
             session.close()
+            if alone and one not in recorded:
+                return False
+            recorded.discard(one)
     except NuclrError:
         return False
     return not recorded
@@ -63,9 +104,3 @@ def holds_sessions_of(data: Path, run: Run) -> bool:
 def embed_command(run: Run, *options: str) -> str:
     """``nuclr embed DATA --run RUN ...``."""
     return " ".join(["nuclr embed DATA --run", shlex.quote(str(run.folder)), *options])
-
-
-def _nearby(run: Run) -> tuple[Path, ...]:
-    name = run.data.name
-    places = (run.folder.parent.parent / name, Path(name))
-    return tuple(dict.fromkeys(place for place in places if place.exists()))

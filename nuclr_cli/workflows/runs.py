@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import platform
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +19,28 @@ from nuclr_cli import __version__
 from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.config import from_mapping
 from nuclr_cli.workflows.presets import PretrainSettings
+from nuclr_cli.workflows.run_folder import RUNS, State, resume_command
 
-RUNS = Path("nuclr-runs")
+__all__ = [
+    "DATA",
+    "RUNS",
+    "Imported",
+    "Run",
+    "RunRecord",
+    "RunSession",
+    "State",
+    "check_name",
+    "create_run",
+    "environment",
+    "find_run",
+    "list_runs",
+    "open_run",
+    "read_json",
+    "resume_command",
+    "write_json",
+]
+
 DATA = Path("nuclr-data")
-
-State = Literal["running", "stopped", "failed", "finished"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ class RunRecord:
         name: Folder name.
         created: UTC time, ISO 8601.
         version: nuclr's version.
-        data: Absolute path of the DATA folder that pretraining read.
+        data: Absolute path of the DATA folder that pretraining read; empty in an imported run.
         sessions: Every session of that folder, with its role.
         state: Where the run stands.
         step: Steps done when the state was last written.
@@ -70,7 +86,13 @@ class RunRecord:
         inherited_subjects: Subjects that those weights had seen. Written down here, since that run may be
             moved, deleted or made anew.
         inherited_digests: Subject and activity digest of each recording that those weights had seen; None
-            when an older version made this run or one that it comes from, and did not write them down.
+            when an older version made this run or one that it comes from, and did not write them down, or
+            when weights that were trained elsewhere are among its origins.
+        inherited_how: How `inherited_subjects` are known: ``recorded`` by nuclr, ``told`` by whoever imported
+            the weights that this run comes from (the word holds for recordings, too), or ``unknown``: those
+            weights were trained elsewhere, and nobody has named all subjects that they have seen.
+        imported_from: Absolute path of the file whose weights these are, or empty: trained here.
+        imported_sha256: Of that file.
     """
 
     name: str
@@ -83,6 +105,9 @@ class RunRecord:
     init_from: str = ""
     inherited_subjects: tuple[str, ...] = ()
     inherited_digests: tuple[tuple[str, str], ...] | None = ()
+    inherited_how: Literal["recorded", "told", "unknown"] = "recorded"
+    imported_from: str = ""
+    imported_sha256: str = ""
 
     @property
     def trained_subjects(self) -> tuple[str, ...]:
@@ -249,15 +274,32 @@ def find_run(run: Path | None, root: Path = RUNS, warn: Callable[[str], None] = 
     return runs[-1]
 
 
+@dataclass(frozen=True)
+class Imported:
+    """Weights that were trained elsewhere.
+
+    Attributes:
+        path, sha256: The file that they come from.
+        subjects: All subjects that they have seen, by the word of the user; None = unknown.
+    """
+
+    path: Path
+    sha256: str
+    subjects: tuple[str, ...] | None
+
+
 def create_run(
     root: Path,
     name: str | None,
     settings: PretrainSettings,
-    data: Path,
+    data: Path | None,
     sessions: Sequence[RunSession],
     init_from: Run | None = None,
+    imported: Imported | None = None,
 ) -> Run:
     """Make a run folder with its settings, record and environment, whole or not at all.
+
+    `data` is None, and `sessions` are none, where the weights are `imported`.
 
     Raises:
         InputError: A run of that name exists, the name is no folder name, or `root` cannot be written.
@@ -282,12 +324,23 @@ def create_run(
         name,
         created,
         __version__,
-        str(data.resolve()),
+        "" if data is None else str(data.resolve()),
         tuple(sessions),
         init_from=str(init_from.folder.resolve()) if init_from else "",
         inherited_subjects=init_from.record.seen_subjects if init_from else (),
         inherited_digests=init_from.record.seen_digests if init_from else (),
+        inherited_how=init_from.record.inherited_how if init_from else "recorded",
     )
+    if imported is not None:
+        unknown = imported.subjects is None
+        record = dataclasses.replace(
+            record,
+            inherited_subjects=tuple(sorted(imported.subjects or ())),
+            inherited_digests=None if unknown else (),
+            inherited_how="unknown" if unknown else "told",
+            imported_from=str(imported.path.resolve()),
+            imported_sha256=imported.sha256,
+        )
     temporary = root / f".{name}.{os.getpid()}.tmp"
     try:
         temporary.mkdir(parents=True)
@@ -314,12 +367,6 @@ def check_name(name: str) -> None:
             f"--name {name!r} cannot be the name of a folder.",
             "Use letters, digits, '-' and '_'; --runs chooses where the run lies",
         )
-
-
-def resume_command(folder: Path) -> str:
-    """What to type to continue the run in `folder`."""
-    runs = "" if folder.parent == RUNS else f" --runs {shlex.quote(str(folder.parent))}"
-    return f"nuclr pretrain --resume --name {shlex.quote(folder.name)}{runs}"
 
 
 def environment() -> Mapping[str, Any]:

@@ -14,8 +14,9 @@ from nuclr_cli.errors import InputError, Interrupted
 from nuclr_cli.wording import counted
 from nuclr_cli.workflows.devices import Device, choose_device
 from nuclr_cli.workflows.folder_lock import FolderInUse, only_here
+from nuclr_cli.workflows.launchers import refuse_several
 from nuclr_cli.workflows.presets import PretrainSettings
-from nuclr_cli.workflows.pretrain import PretrainConfig, settings_for
+from nuclr_cli.workflows.pretrain_begin import PretrainConfig, settings_for
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
 from nuclr_cli.workflows.scale_config import Axis, ScaleConfig
 from nuclr_cli.workflows.scale_design import Design, design, sweep_sessions
@@ -114,6 +115,7 @@ def plan_only(config: ScaleConfig, reporter: Reporter | None = None) -> DryRun:
 
 
 def _plan(config: ScaleConfig, reporter: Reporter) -> _Plan:
+    refuse_several("nuclr scale")
     device = choose_device(config.gpus)
     sessions = open_sessions(config.data)
     shared = PretrainConfig(

@@ -255,7 +255,8 @@ class Trainer:
         sums = torch.zeros(4, dtype=torch.float64, device=self.fabric.device)
         kept: list[Tensor] = []
         for i, micro in enumerate(batch.micro):
-            # Dropout masks depend on the step and the micro-batch alone: a resumed run draws the same.
+            # Dropout masks depend on the step and the micro-batch alone: a resumed run draws the same, if as
+            # many ranks go on.
             number = i * self.ranks.world + self.ranks.rank
             torch.manual_seed(torch_seed(self.settings.seed, self.step, number, Purpose.MODEL))
             pair = self.model.prepare(micro, self.fabric.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from nuclr_cli.data.store import Session
 from nuclr_cli.errors import InputError
 from nuclr_cli.wording import counted
 from nuclr_cli.workflows.probe_inputs import ProbeTable
+from nuclr_cli.workflows.probe_provenance import embedded_digests
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.run_data import data_of
 
@@ -139,4 +141,15 @@ def sessions_of(
             f"(first: {'/'.join(absent[0])}), and baselines are made of all.",
             f"Say where they are: {_WITHOUT}",
         )
+    embedded: dict[tuple[str, str, str], str] = {}
+    with contextlib.suppress(ValueError, TypeError):  # damaged metadata: what a split claims says so
+        embedded = embedded_digests(source.table.metadata) or {}
+    for key in wanted:
+        then, now = embedded.get(key, ""), found[key].activity_digest
+        if then and now and then != now:
+            raise InputError(
+                f"{found[key].path} holds another recording of {'/'.join(key)} than the embedded one: "
+                "baselines would be made of other data.",
+                f"Run nuclr embed again, or say where the embedded sessions are: {_WITHOUT}",
+            )
     return tuple(found[key] for key in wanted)

@@ -141,9 +141,13 @@ class _Parts(torch.autograd.Function):
     """`_parts` whose backward pass copies each gradient once, to its place in one tensor."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, runs: Sequence[_Run]) -> tuple[Tensor, ...]:
-        ctx.runs, ctx.shape = runs, qkv.shape
+    def forward(qkv: Tensor, runs: Sequence[_Run]) -> tuple[Tensor, ...]:
         return _parts(qkv, runs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Sequence[_Run]], output: tuple[Tensor, ...]) -> None:
+        qkv, ctx.runs = inputs
+        ctx.shape = qkv.shape
 
     @staticmethod
     @once_differentiable

@@ -7,7 +7,6 @@ them first; without gradient the output is turned back where it lies.
 from __future__ import annotations
 
 from typing import Any
-from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
@@ -47,31 +46,24 @@ def temporal_attention_cpu(qkv: Tensor, cos: Tensor, sin: Tensor, *, scale: floa
     return _reals(pairs * back if recorded else pairs.mul_(back))
 
 
-_Known = tuple[ReferenceType[Tensor], ReferenceType[Tensor], int, int, Tensor, Tensor]
+_Known = tuple[Tensor, Tensor, Tensor, Tensor]
 _known: _Known | None = None
 
 
 def _factors(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """(L, 1, 1, Dh/2) complex that turn, and (L, 1, Dh/2) that turn back.
 
-    The last ones are kept: the layers of a model use the same tables, and for few units making the factors
-    takes a fifth of a call.
+    The last ones are kept, with copies of their tables: the layers of a model use the same, and for few units
+    making the factors takes a fifth of a call. Comparing takes less, and notices every change.
     """
     global _known  # replaced as a whole, so threads see either the old or the new one
-    if cos.is_inference() or sin.is_inference():  # nobody counts changes of these
-        return _new_factors(cos, sin)
     if _known is not None:
-        kept_cos, kept_sin, cos_version, sin_version, there, back = _known
-        if (
-            kept_cos() is cos
-            and kept_sin() is sin
-            and cos._version == cos_version
-            and sin._version == sin_version
-        ):
+        kept_cos, kept_sin, there, back = _known
+        if kept_cos.dtype is cos.dtype and torch.equal(kept_cos, cos) and torch.equal(kept_sin, sin):
             return there, back
     there, back = _new_factors(cos, sin)
     if not there.is_inference():  # a tensor of inference mode cannot be used in training
-        _known = ref(cos), ref(sin), cos._version, sin._version, there, back
+        _known = cos.detach().clone(), sin.detach().clone(), there, back
     return there, back
 
 
@@ -101,10 +93,14 @@ class _Turned(torch.autograd.Function):
     """`_turned`, whose backward pass turns back into one tensor."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, there: Tensor) -> tuple[Tensor, ...]:
+    def forward(qkv: Tensor, there: Tensor) -> tuple[Tensor, ...]:
+        return _turned(qkv, there)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
+        qkv, there = inputs
         ctx.save_for_backward(there)
         ctx.shape = qkv.shape
-        return _turned(qkv, there)
 
     @staticmethod
     @once_differentiable
