@@ -143,12 +143,17 @@ def ask_pairs(file: Path, pairs: Path, **options: Any) -> PairsRecord:
 
 @pytest.fixture(scope="module")
 def embedded_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A run trained on s0 and s1; embeddings of another folder: s0 under the name x0, and new y0."""
+    """A run trained on s0 and s1; embeddings of another folder: s0 under the name x0, new y0, and s1 as z1,
+    whose length was said otherwise.
+    """
     root = tmp_path_factory.mktemp("elsewhere")
-    for folder, subjects in (("data", {"s0": 0, "s1": 1}), ("new-data", {"x0": 0, "y0": 2})):
+    for folder, subjects in (("data", {"s0": 0, "s1": 1}), ("new-data", {"x0": 0, "y0": 2, "z1": 1})):
         (root / folder).mkdir()
         for subject, seed in subjects.items():
             population = tiny_population(seed, n_units=24, minutes=1.0, subject=subject, session="day")
+            if subject == "z1":
+                longer = np.add(population.intervals, [[0.0, 0.4]])
+                population = dataclasses.replace(population, intervals=longer)
             write_population(
                 population, root / folder / f"{subject}.h5", source=SourceRecord(subject, "test", "")
             )
@@ -181,7 +186,10 @@ def test_a_trained_recording_embedded_from_another_folder_is_found(embedded_else
     assert status == "transductive"
     assert "x0 is s0" in why
     assert elsewhere(file, "y0")[0] == "inductive"
-    assert [one.seen_in_training for one in embedded.sessions] == [True, False]
+    status, why = elsewhere(file, "z1")
+    assert status == "transductive"
+    assert "z1 is s1" in why
+    assert [one.seen_in_training for one in embedded.sessions] == [True, False, True]
 
 
 def test_embeddings_from_elsewhere_that_cannot_be_compared_are_not_called_new(embedded_elsewhere, tmp_path):

@@ -155,6 +155,18 @@ class Session:
         return hashlib.sha256("\n".join(activity).encode()).hexdigest() if activity else ""
 
     @property
+    def recording_digest(self) -> str:
+        """sha256 over the stored checksums of what was recorded: spikes, or traces; '' for files nuclr did not
+        write.
+
+        Other than `activity_digest` it is the same whatever was said about the recording's length.
+        """
+        about = ("units/", "rois/", "domain/", "spikes/timestamp_indices")
+        sums = {name: value for name, value in self.meta.checksums.items() if "/domain/" not in name}
+        recorded = sorted(f"{name}={sums[name]}" for name in sums if not name.startswith(about))
+        return hashlib.sha256("\n".join(recorded).encode()).hexdigest() if recorded else ""
+
+    @property
     def intervals(self) -> NDArray[np.float64]:
         """(M, 2) seconds in which the recording is valid."""
         return self._contents.intervals

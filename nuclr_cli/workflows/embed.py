@@ -204,6 +204,9 @@ def _embed(
         "activity": json.dumps(
             [(s.key.subject, s.key.session, s.key.population, s.activity_digest) for s in sessions]
         ),
+        "recordings": json.dumps(
+            [(s.key.subject, s.key.session, s.key.population, s.recording_digest) for s in sessions]
+        ),
         "limit_s": "" if config.limit_s is None else str(config.limit_s),
         "selection": json.dumps(dataclasses.asdict(selection)),
     }

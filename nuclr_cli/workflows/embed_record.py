@@ -92,7 +92,9 @@ def embed_record(
                 session.n_units,
                 int(never[part].sum()),
                 int(table.n_windows[part].max(initial=0)),
-                session.key.subject in trained or session.activity_digest in digests or not_seen,
+                session.key.subject in trained
+                or bool(digests & {session.activity_digest, session.recording_digest})
+                or not_seen,
             )
         )
     unseen = [

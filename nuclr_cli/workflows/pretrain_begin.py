@@ -130,6 +130,9 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
             ancestor = source.folder
         place = Place(run.folder.resolve(), data.resolve(), step if checkpoint else None, ancestor)
         return Begun(place, run, model, sessions, checkpoint)
+    if config.resume:
+        which = f"no run {config.name}" if config.name is not None else "no unfinished run"
+        reporter.note(f"there is {which} in {config.runs} to go on with: a new one is started")
     if config.name is not None:
         check_name(config.name)
     sessions = open_sessions(config.data)

@@ -110,6 +110,7 @@ def session_roles(
                 reason,
                 session.subject_assumed,
                 session.activity_digest,
+                session.recording_digest,
                 units,
                 seconds,
             )

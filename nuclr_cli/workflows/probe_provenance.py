@@ -32,6 +32,7 @@ def refuse_mixture(path: Path, metadata: Mapping[str, str], keys: UnitKeys) -> N
     try:
         embedded = {(str(a), str(b), str(c)) for a, b, c in json.loads(metadata["sessions"])}
         embedded_digests(metadata)
+        embedded_digests(metadata, "recordings")
     except (ValueError, TypeError) as error:
         raise InputError(
             f"The metadata of {path} is damaged: {error}.", "Make it anew with nuclr embed"
@@ -117,27 +118,34 @@ def pretraining_knowledge(
     return "inductive", f"Neither pretraining nor the probe saw the test subjects. {word}".rstrip()
 
 
-def embedded_digests(metadata: Mapping[str, str]) -> dict[SessionName, str] | None:
-    """Activity digest ('' = it has none) of each session that was embedded; None in files of older versions.
+def embedded_digests(
+    metadata: Mapping[str, str], kind: Literal["activity", "recordings"] = "activity"
+) -> dict[SessionName, str] | None:
+    """Digest ('' = it has none) of each session that was embedded; None in files of older versions.
 
     Raises:
         ValueError, TypeError: The metadata are damaged.
     """
-    if "activity" not in metadata:
+    if kind not in metadata:
         return None
     return {
         (str(subject), str(session), str(population)): str(digest)
-        for subject, session, population, digest in json.loads(metadata["activity"])
+        for subject, session, population, digest in json.loads(metadata[kind])
     }
 
 
 def _copies(metadata: Mapping[str, str], run: Run, tested: Sequence[str]) -> str:
-    """Test subjects whose recording is, byte for byte, one that was trained on; '' when there is none."""
+    """Test subjects whose spikes or traces are, byte for byte, those trained on; '' when there is none."""
     trained = {s.activity_digest: s.subject for s in run.record.sessions if s.role == "train"}
+    trained |= {s.recording_digest: s.subject for s in run.record.sessions if s.role == "train"}
     trained |= {digest: subject for subject, digest in run.record.inherited_digests or ()}
     trained.pop("", None)
-    own = {(s.subject, s.activity_digest) for s in run.record.sessions}
-    own |= {(key[0], digest) for key, digest in (embedded_digests(metadata) or {}).items()}
+    own = {
+        (s.subject, digest) for s in run.record.sessions for digest in (s.activity_digest, s.recording_digest)
+    }
+    kinds: tuple[Literal["activity", "recordings"], ...] = ("activity", "recordings")
+    for kind in kinds:
+        own |= {(key[0], digest) for key, digest in (embedded_digests(metadata, kind) or {}).items()}
     pairs = {
         f"{subject} is {trained[digest]}"
         for subject, digest in own

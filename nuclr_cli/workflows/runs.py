@@ -55,6 +55,8 @@ class RunSession:
         reason: Why it was skipped.
         subject_assumed: The subject is a folder's name that nobody confirmed.
         activity_digest: Of the recorded activity, '' when the file has no checksums.
+        recording_digest: Of the spikes or traces alone, whatever was said about the recording's length; '' when
+            the file has no checksums, and in runs of older versions.
         units_trained, seconds_trained: Of the session that pretraining sees; None in runs of older versions.
     """
 
@@ -66,6 +68,7 @@ class RunSession:
     reason: str = ""
     subject_assumed: bool = False
     activity_digest: str = ""
+    recording_digest: str = ""
     units_trained: int | None = None
     seconds_trained: float | None = None
 
@@ -121,13 +124,16 @@ class RunRecord:
 
     @property
     def seen_digests(self) -> tuple[tuple[str, str], ...] | None:
-        """Subject and activity digest ('' = it has none) of each recording that the weights have met.
+        """Subject and digests (of activity, '' = it has none, and of the recording) of each recording that the
+        weights have met.
 
         None when those of the runs that the weights come from are not known.
         """
         if self.inherited_digests is None:
             return None
-        own = {(s.subject, s.activity_digest) for s in self.sessions if s.role == "train"}
+        trained = [s for s in self.sessions if s.role == "train"]
+        own = {(s.subject, s.activity_digest) for s in trained}
+        own |= {(s.subject, s.recording_digest) for s in trained if s.recording_digest}
         return tuple(sorted({*own, *self.inherited_digests}))
 
     @property
