@@ -156,8 +156,7 @@ class Session:
 
     @property
     def recording_digest(self) -> str:
-        """sha256 over the stored checksums of what was recorded: spikes, or traces; '' for files nuclr did not
-        write.
+        """sha256 over the checksums of what was recorded, spikes or traces; '' for files nuclr did not write.
 
         Other than `activity_digest` it is the same whatever was said about the recording's length.
         """

@@ -55,8 +55,8 @@ class RunSession:
         reason: Why it was skipped.
         subject_assumed: The subject is a folder's name that nobody confirmed.
         activity_digest: Of the recorded activity, '' when the file has no checksums.
-        recording_digest: Of the spikes or traces alone, whatever was said about the recording's length; '' when
-            the file has no checksums, and in runs of older versions.
+        recording_digest: Of the spikes or traces alone, whatever was said about the recording's length; ''
+            when the file has no checksums, and in runs of older versions.
         units_trained, seconds_trained: Of the session that pretraining sees; None in runs of older versions.
     """
 
@@ -124,8 +124,8 @@ class RunRecord:
 
     @property
     def seen_digests(self) -> tuple[tuple[str, str], ...] | None:
-        """Subject and digests (of activity, '' = it has none, and of the recording) of each recording that the
-        weights have met.
+        """Subject and digests (of activity, '' = it has none, and of the recording) of each recording that
+        the weights have met.
 
         None when those of the runs that the weights come from are not known.
         """
