@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+import re
 import shutil
+import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-import matplotlib.image
 import numpy as np
 import pytest
-import report_run
-from test_predict_workflow import CLASSES, Listener, Place, make_table, read_csv
-from test_predict_workflow import place as place
 from typer.testing import CliRunner
 
 from nuclr_cli.cli.app import app
@@ -39,14 +41,36 @@ from nuclr_cli.workflows.probe_regression_record import RegressionConfig
 from nuclr_cli.workflows.reliability_plot import plot_reliability
 from nuclr_cli.workflows.report_training import diagnostics_part
 
-QUICK = {"baselines": "none", "bootstrap": 50, "permutations": 0}
 
-# --- predictions ----------------------------------------------------------------------------------------------
+def load(name: str) -> ModuleType:
+    """A module of this folder, under a name that pytest does not give it."""
+    spec = importlib.util.spec_from_file_location(f"new_user_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+report_run = load("report_run")
+workflow = load("test_predict_workflow")
+place = workflow.place  # the fixture
+CLASSES, Listener, make_table, read_csv = (
+    workflow.CLASSES,
+    workflow.Listener,
+    workflow.make_table,
+    workflow.read_csv,
+)
+Place = Any
+QUICK: dict[str, Any] = {"baselines": "none", "bootstrap": 50, "permutations": 0}
+
+# --- predictions --------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """A table whose depths stand in a file beside it, and probes of a depth that can and that cannot be read."""
+    """A table, numbers of its units in files, and probes of one that can be read and of one that cannot."""
 
     root: Path
     file: Path
@@ -85,7 +109,7 @@ def test_a_hopeless_number_is_said_to_be_one(numbers: Numbers, tmp_path: Path) -
     config = PredictConfig(numbers.hopeless, runs=numbers.root, out=tmp_path / "out.csv")
     record = predict(config, listener)
     stored = json.loads((numbers.hopeless / "report.json").read_text())["methods"][0]["r2"]
-    assert (record.score.metric, record.score.split) == ("R2", "unit")
+    assert record.score is not None
     assert dataclasses.asdict(record.score) == {"metric": "R2", "split": "unit", **stored}
     assert stored["low"] <= 0
     (said,) = [text for text in listener.warnings if "R2" in text]
@@ -110,6 +134,7 @@ def test_a_number_that_can_be_read_is_not_warned_about(numbers: Numbers, tmp_pat
         numbers.good, embeddings=tmp_path / "new.parquet", runs=numbers.root, out=tmp_path / "out.csv"
     )
     record = predict(config, listener)
+    assert record.score is not None
     assert record.score.low > 0.5
     assert (record.n_units, record.n_fitted_on) == (30, 0)
     assert listener.warnings == []
@@ -177,10 +202,11 @@ def test_a_label_that_cannot_be_told_from_guesses_is_said_to_be(tmp_path: Path) 
     assert any("guessing: " in text for text in record.warnings)
     assert made.verdict.startswith("NuCLR cannot be told from ")
     assert "compared with guesses only" in made.verdict
+    assert record.score is not None
     assert record.score.metric == "macro F1"
 
 
-# --- verdicts -------------------------------------------------------------------------------------------------
+# --- verdicts -----------------------------------------------------------------------------------------------
 
 
 def rival(title: str, value: float, gap: tuple[float, float, float], looks: bool) -> Rival:
@@ -218,7 +244,7 @@ def test_a_verdict_among_rivals_says_when_nuclr_is_not_above_chance() -> None:
     assert "guessing" not in clear
 
 
-# --- split files ----------------------------------------------------------------------------------------------
+# --- split files --------------------------------------------------------------------------------------------
 
 
 def split_of(path: Path, text: str, *subjects: str, sessions: int = 1) -> Split:
@@ -254,7 +280,7 @@ def test_names_that_the_file_lacks_are_suggested_first(tmp_path: Path) -> None:
     assert "no subject 'mouseBB' (did you mean 'mouseB'?)" in split.warnings[0]
     text = "subject,session,fold\nm1,day0,a\nm2,day0,b\nm12,day1,b\n"
     split = split_of(tmp_path / "s.csv", text, "m1", "m2", "m9", sessions=2)
-    assert "'m12' (did you mean 'm9'?)" in split.warnings[0] or "did you mean" not in split.warnings[0]
+    assert "'m12' (did you mean 'm2'?)" in split.warnings[0]  # its day1, where nothing absent is alike
 
 
 def test_what_was_left_out_on_purpose_is_no_warning(tmp_path: Path) -> None:
@@ -264,7 +290,7 @@ def test_what_was_left_out_on_purpose_is_no_warning(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_probe_warns_of_a_lost_subject(tmp_path: Path) -> None:
-    run = report_run.make_run(tmp_path / "nuclr-runs", subjects=5, units=24)
+    run = report_run.make_run(tmp_path / "nuclr-runs", subjects=5, units=32)
     names = sorted(set(load_embeddings(run.embeddings).subject.tolist()))[1:]  # the first needs quotes
     rows = [*(f"{name},{'ab'[i % 2]}" for i, name in enumerate(names[:3])), f"{names[3]}X,b"]
     file = tmp_path / "folds.csv"
@@ -285,7 +311,7 @@ def test_every_kind_of_probe_warns_of_a_lost_subject(tmp_path: Path) -> None:
         assert not any("match no embedded unit" in text for text in (*heard.notes, *record.notes))
 
 
-# --- thresholds -----------------------------------------------------------------------------------------------
+# --- thresholds ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -313,7 +339,7 @@ def test_why_a_threshold_was_chosen_is_true(confident: int, said: str) -> None:
     assert reached in warnings[0]
 
 
-# --- words ----------------------------------------------------------------------------------------------------
+# --- words --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -358,18 +384,26 @@ def test_a_misspelt_probe_is_recognised(tmp_path: Path) -> None:
     assert caught.value.fix.startswith("Give one of: --probe ")
 
 
-# --- the reliability diagram ----------------------------------------------------------------------------------
+# --- the reliability diagram --------------------------------------------------------------------------------
 
 
 def test_a_bin_of_one_unit_does_not_look_like_one_of_many(tmp_path: Path) -> None:
-    """The ink of the curve's markers, by eye of the picture: where one unit is, there is less than at many."""
     probabilities = np.array([[0.95, 0.05]] * 300 + [[0.55, 0.45]])
     truth = np.where(np.arange(301) % 20 == 0, 1, 0)
     report = calibrate(probabilities, truth, np.arange(301) % 5, "folds")
     plot_reliability(report, "one and many", tmp_path / "r.svg")
-    text = " ".join((tmp_path / "r.svg").read_text().split())
-    assert "hollow: fewer than 10" in text
-    plot_reliability(report, "one and many", tmp_path / "r.png")
-    picture = matplotlib.image.imread(tmp_path / "r.png")[..., :3]
-    assert picture.shape[0] > 600
-    assert picture.min() < 0.5
+    svg = "{http://www.w3.org/2000/svg}"
+    parts = {part.get("id"): part for part in ET.parse(tmp_path / "r.svg").iter(f"{svg}g")}
+    marks = parts["PathCollection_1"]
+    drawn = list(marks.iter(f"{svg}path"))
+    heights = [
+        np.ptp([float(y) for _, y in re.findall(r"([\d.]+) ([\d.]+)", one.attrib["d"])]) for one in drawn
+    ]
+    fills = [re.findall(r"fill: (#\w+)", one.attrib["style"])[0] for one in drawn]
+    assert len(drawn) == 2
+    assert heights[0] < 0.5 * heights[1]
+    assert fills[0] == "#ffffff" != fills[1]
+    # The legend is of the figure, outside of the plot that it would cover.
+    inside = {part.get("id") for name in ("axes_1", "axes_2") for part in parts[name].iter(f"{svg}g")}
+    assert "legend_1" in parts
+    assert "legend_1" not in inside

@@ -279,6 +279,39 @@ def test_a_loss_of_the_whole_batch_is_refused(data: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "nuclr-runs").exists()
 
 
+SELF_LAUNCH = """
+import sys
+import nuclr_cli.workflows.pretrain as pretrain
+from nuclr_cli.cli.app import app
+from nuclr_cli.workflows.launchers import Layout
+
+# As --gpus 2 does where there are two GPUs: here two processes on the CPU.
+pretrain.layout_of = lambda gpus, nodes: Layout(2, 1)
+app()
+"""
+
+
+def test_processes_that_nobody_else_has_started(data: Path, alone: Path, tmp_path: Path) -> None:
+    (tmp_path / "nuclr2.py").write_text(SELF_LAUNCH)
+    command = [sys.executable, str(tmp_path / "nuclr2.py"), *pretrain(data, "run", "--json")]
+    run = tmp_path / "nuclr-runs" / "run"
+    with started(command, tmp_path) as process:
+        wait_for_step(run, 3)
+        process.terminate()
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert json.loads(out)["error"]["exit_code"] == 143  # one document
+    assert err.count("Stopped by a signal after step") == 1
+    done = finished([*command, "--resume"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["processes"] == 2
+    assert_same_run(run, alone)
+    wrong = finished([*command[:2], *pretrain(tmp_path / "absent", "other", "--json")], tmp_path)
+    assert wrong.returncode == 3
+    assert json.loads(wrong.stdout)["error"]["exit_code"] == 3
+    assert wrong.stderr.count("absent does not exist") == 1
+
+
 def test_runs_of_their_own_are_not_taken_for_one(data: Path, tmp_path: Path) -> None:
     each = "import os, runpy, sys; sys.argv += ['--seed', os.environ['RANK']]; runpy.run_module('nuclr_cli')"
     script = tmp_path / "each.py"
