@@ -54,9 +54,11 @@ def score_warnings(folder: Path, card: ProbeCard, score: ProbeScore | None) -> t
     best = best_rival(rivals, looks=True)
     gap = None if best is None else best.nuclr_minus
     if best is not None and gap is not None and gap.value < 0 and score is not None:
-        luck = "; the interval includes 0, so the difference may be luck" if gap.high >= 0 else ""
+        lost, luck = "lost to", ""
+        if gap.high >= 0:
+            lost, luck = "scored below", "; the interval includes 0, so the difference may be luck"
         said.append(
-            f"The probe lost to {best.title} on the units that both were tested on: {score.metric} "
+            f"The probe {lost} {best.title} on the units that both were tested on: {score.metric} "
             f"{score.value:.3f} and {best.score.value:.3f}. NuCLR minus it: {gap.value:+.3f} (95% interval "
             f"{gap.low:+.3f} to {gap.high:+.3f}){luck}."
         )

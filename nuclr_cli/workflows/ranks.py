@@ -129,21 +129,22 @@ class Ranks:
 
         if precision == "auto":
             precision = "bf16" if self._device.accelerator == "cuda" else "fp32"
+        # Not what Fabric finds by itself: inside a batch script, before any srun, that would be Slurm.
+        environment: Any = LightningEnvironment()
+        if self.layout.launcher == "torchrun":
+            environment = TorchElasticEnvironment()
+        elif self.layout.launcher == "srun":
+            environment = SLURMEnvironment(auto_requeue=False)
         several: dict[str, Any] = {}
         if self.world > 1:
             backend = "cpu:gloo,cuda:nccl" if self._device.accelerator == "cuda" else "gloo"
             strategy = Summed(process_group_backend=backend, timeout=PATIENCE)
-            # Not what Fabric finds: inside a batch script, before any srun, that would be Slurm.
-            environment: Any = LightningEnvironment()
-            if self.layout.launcher == "torchrun":
-                environment = TorchElasticEnvironment()
-            elif self.layout.launcher == "srun":
-                environment = SLURMEnvironment(auto_requeue=False)
-            several = {"strategy": strategy, "num_nodes": self.layout.machines, "plugins": [environment]}
+            several = {"strategy": strategy, "num_nodes": self.layout.machines}
         fabric = Fabric(
             accelerator=self._device.accelerator,
             devices=self.layout.per_machine,
             precision=cast(Any, {"bf16": "bf16-mixed", "fp32": "32-true", "fp64": "64-true"}[precision]),
+            plugins=[environment],
             **several,
         )
         fabric.launch()

@@ -63,17 +63,14 @@ def plot_reliability(report: CalibrationReport, title: str, path: Path) -> None:
     above.set_ylim(-0.02, 1.02)
     above.set_xlim(-0.02, 1.02)
     above.set_ylabel("share of right predictions")
-    above.text(
-        0.99,
-        0.02,
-        f"area: units; hollow: fewer than {_FEW}",
-        transform=above.transAxes,
-        ha="right",
-        fontsize=7,
-        color=INK,
-    )
     # Below both plots: wherever it lies in the upper one, some probe's curve goes through.
-    figure.legend(frameon=False, fontsize=8, loc="outside lower center")
+    figure.legend(
+        frameon=False,
+        fontsize=8,
+        loc="outside lower center",
+        title=f"area of a marker: units; hollow: fewer than {_FEW} units",
+        title_fontsize=7,
+    )
     below.set_ylabel("units")
     below.set_xlabel("probability of the predicted class")
     for axes in (above, below):
