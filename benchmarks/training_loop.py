@@ -5,9 +5,9 @@
 
 The loop: the same model (preset `ephys`), the same batches drawn before, in turn: the trainer, with Fabric,
 metrics.jsonl, TensorBoard files, counters, checks of the loss and a checkpoint at its end; and the lines that
-a user would write without, with `torch.save` at their end. The figure to read is the ratio.
+a user would write without, with `torch.save` at their end. Read the ratio.
 
-The checkpoint: model and optimiser of the preset, with checksums and flushed to the disk, beside `torch.save`.
+The checkpoint: model and optimiser of the preset, with checksums and flushed to the disk, and `torch.save`.
 
 Two processes: `torchrun` with gloo on this machine's cores, one thread each, twice the windows for two.
 """
@@ -208,8 +208,8 @@ def report(record: dict[str, Any]) -> str:
             }
         ),
         "",
-        f"A checkpoint of {written['megabytes']:.0f} MB, with checksums and flushed to the disk; `torch.save` "
-        "flushes nothing.",
+        f"A checkpoint of {written['megabytes']:.0f} MB, with checksums and flushed to the disk; "
+        "`torch.save` flushes nothing.",
         "",
         *quantile_table(
             {
