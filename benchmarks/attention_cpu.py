@@ -27,7 +27,6 @@ is kept by the process, as `nuclr pretrain` does.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import platform
@@ -42,7 +41,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import commit, machine
+from measuring import commit, machine, write_result
 from torch import Tensor
 
 import nuclr_cli
@@ -626,10 +625,8 @@ def main() -> int:
     text = report(record, results)
     print(text)
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
         record["results"] = [asdict(result) for result in results]
-        (arguments.out / "attention_cpu.json").write_text(json.dumps(record, indent=1) + "\n")
-        (arguments.out / "attention_cpu.md").write_text(text)
+        write_result(arguments.out, "attention_cpu", record, text)
     return 0 if arguments.small or all(result.held for result in attention_of(results)) else 1
 
 

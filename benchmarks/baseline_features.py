@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import platform
 import tempfile
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import Quantiles, commit, machine
+from measuring import Quantiles, commit, machine, write_result
 from numpy.typing import NDArray
 
 import nuclr_cli
@@ -333,9 +332,7 @@ def main() -> None:
         },
         "commit": commit(),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "baseline_features.json").write_text(json.dumps(result, indent=2) + "\n")
-    (options.out / "baseline_features.md").write_text(report(result))
+    write_result(options.out, "baseline_features", result, report(result))
     print(report(result))
 
 

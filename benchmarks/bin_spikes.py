@@ -13,7 +13,6 @@ so that a disturbance meets all alike. Writes bin_spikes.json and bin_spikes.md.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import Quantiles, commit, machine
+from measuring import Quantiles, commit, machine, write_result
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -201,9 +200,7 @@ def main() -> None:
         },
         "commit": commit(),
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "bin_spikes.json").write_text(json.dumps(result, indent=2) + "\n")
-    (arguments.out / "bin_spikes.md").write_text(report(result))
+    write_result(arguments.out, "bin_spikes", result, report(result))
     print(report(result))
 
 

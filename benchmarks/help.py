@@ -6,7 +6,6 @@ Writes benchmarks/results/help.json and help.md. The aim is 0.4 s: nothing heavy
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -16,6 +15,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from measuring import write_result
 
 COMMANDS = {
     "nuclr --help": ["-m", "nuclr_cli", "--help"],
@@ -73,9 +74,7 @@ def main() -> None:
             "commit": git.stdout.strip() or "unknown",
         },
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "help.json").write_text(json.dumps(record, indent=2) + "\n")
-    (options.out / "help.md").write_text(report(record))
+    write_result(options.out, "help", record, report(record))
     print(report(record))
 
 

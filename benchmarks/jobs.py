@@ -9,7 +9,6 @@ repeat is a fresh `nuclr` process that writes into a new folder; one and two pro
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -19,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from measuring import Quantiles, commit, machine, processor
+from measuring import Quantiles, commit, machine, processor, write_result
 from preprocess import make_sorting
 
 import nuclr_cli
@@ -102,9 +101,7 @@ def main() -> None:
     )
     print(text)
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "jobs.json").write_text(json.dumps(result, indent=2) + "\n")
-        (arguments.out / "jobs.md").write_text(text)
+        write_result(arguments.out, "jobs", result, text)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -35,6 +36,13 @@ def quantile_table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
             for name, q in rows.items()
         ),
     ]
+
+
+def write_result(folder: Path, name: str, record: Mapping[str, Any], text: str) -> None:
+    """Write ``NAME.json`` and ``NAME.md``, making the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import Quantiles, commit, machine, quantile_table
+from measuring import Quantiles, commit, machine, quantile_table, write_result
 
 import nuclr_cli
 from nuclr_cli.data.embeddings import EmbeddingTable, load_embeddings, write_embeddings
@@ -265,9 +265,7 @@ def main() -> None:
     }
     print(report(result))
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "probe.json").write_text(json.dumps(result, indent=2) + "\n")
-        (options.out / "probe.md").write_text(report(result))
+        write_result(options.out, "probe", result, report(result))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ takes three steps; and the time of a step, the values taking turns within a roun
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import commit, machine
+from measuring import commit, machine, write_result
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from train_step import SAMPLES, SIZES, Batch, make_batch, make_step
@@ -243,9 +242,7 @@ def main() -> None:
     text = report(record, results)
     print(text)
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "recompute.json").write_text(json.dumps(record, indent=2) + "\n")
-        (arguments.out / "recompute.md").write_text(text)
+        write_result(arguments.out, "recompute", record, text)
 
 
 if __name__ == "__main__":

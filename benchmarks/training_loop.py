@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Quantiles, commit, machine, quantile_table
+from measuring import Quantiles, commit, machine, quantile_table, write_result
 
 import nuclr_cli
 from nuclr_cli.data.pretrain_stream import PretrainStream, StepBatch
@@ -269,9 +269,7 @@ def main() -> None:
     text = report(record)
     print(text)
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "training_loop.json").write_text(json.dumps(record, indent=1) + "\n")
-        (options.out / "training_loop.md").write_text(text)
+        write_result(options.out, "training_loop", record, text)
 
 
 if __name__ == "__main__":

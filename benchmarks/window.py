@@ -10,7 +10,6 @@ alike. Writes window.json and window.md.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import subprocess
@@ -22,6 +21,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from measuring import write_result
 from numpy.typing import NDArray
 
 import nuclr_cli
@@ -181,9 +181,7 @@ def main() -> None:
             "hardware": hardware(),
             "versions": versions(),
         }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "window.json").write_text(json.dumps(record, indent=2) + "\n")
-    (options.out / "window.md").write_text(report(record))
+    write_result(options.out, "window", record, report(record))
     print(report(record))
 
 
