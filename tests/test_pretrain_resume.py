@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,6 +228,24 @@ def test_other_data_are_not_taken_for_those_of_the_run(
     done = nuclr("pretrain", tmp_path, "--runs", finished, "--name", "done", "--resume")
     assert done.code == 3
     assert "the data are" in done.err
+
+
+def test_weights_of_another_model_are_refused(
+    finished: Path, tmp_path: Path, nuclr: Callable[..., Any]
+) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(finished, runs)
+    config = runs / "done" / "config.json"
+    settings = json.loads(config.read_text())
+    settings["model"]["dim"] = 32
+    config.write_text(json.dumps(settings))
+    for command in (
+        ("embed", "--run", runs / "done"),
+        ("pretrain", "--runs", runs, "--name", "done", "--resume"),
+    ):
+        done = nuclr(*command)
+        assert done.code == 3, done.err
+        assert "does not fit the model of its config.json" in done.err
 
 
 def test_no_pickle_in_a_run(finished: Path) -> None:

@@ -143,6 +143,23 @@ def load_checkpoint(checkpoints: Path, step: int | None = None) -> Checkpoint:
     return Checkpoint(step, model, optimizer, state, digest)
 
 
+def take_weights(model: torch.nn.Module, checkpoint: Checkpoint, run: Path) -> None:
+    """Put a checkpoint's weights into a model.
+
+    Raises:
+        InputError: They do not fit: the checkpoint or config.json is not that of the run.
+    """
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        first = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
+        raise InputError(
+            f"The checkpoint of {run} at step {checkpoint.step} does not fit the model of its config.json: "
+            f"{first}",
+            "Restore the run from a copy, or train again with nuclr pretrain",
+        ) from None
+
+
 def newest_whole_checkpoint(checkpoints: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     """The checkpoint that a run goes on from: damaged ones are passed over, and told to `warn`.
 

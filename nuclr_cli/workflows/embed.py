@@ -25,7 +25,7 @@ from nuclr_cli.data.store import Session
 from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.diagnostics import Halves, diagnose
 from nuclr_cli.model.rankme import rankme
-from nuclr_cli.workflows.checkpoints import Checkpoint, load_checkpoint, steps_available
+from nuclr_cli.workflows.checkpoints import Checkpoint, load_checkpoint, steps_available, take_weights
 from nuclr_cli.workflows.devices import Device, choose_device
 from nuclr_cli.workflows.embed_record import EmbedRecord, embed_record
 from nuclr_cli.workflows.embed_select import SelectRule, check_rule, select_checkpoint
@@ -175,7 +175,7 @@ def _embed(
         metadata: dict[str, str] | None = None,
         reporter: Reporter | None = None,
     ) -> tuple[EmbeddingTable, list[Halves]]:
-        model.load_state_dict(checkpoint.model)
+        take_weights(model, checkpoint, run.folder)
         halves: list[Halves] = []
         table = embed_sessions(
             model.encoder,

@@ -21,7 +21,7 @@ from typing import Any
 from nuclr_cli import __version__
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.errors import InputError, NuclrError
-from nuclr_cli.workflows.checkpoints import load_checkpoint, newest_whole_checkpoint
+from nuclr_cli.workflows.checkpoints import load_checkpoint, newest_whole_checkpoint, take_weights
 from nuclr_cli.workflows.devices import choose_device
 from nuclr_cli.workflows.embed import EmbedConfig, embed
 from nuclr_cli.workflows.folder_lock import FolderInUse, only_here
@@ -194,7 +194,7 @@ def _can_go_on(run: Path, reporter: Reporter) -> bool:
 
 def _loss(sweep: Sweep, run: Run, gpus: int | None) -> HeldOutLoss:
     model = initial_model(run.settings)
-    model.load_state_dict(load_checkpoint(run.checkpoints).model)
+    take_weights(model, load_checkpoint(run.checkpoints), run.folder)
     recordings = held_out_recordings(open_sessions(run.data), sweep.held_out, sweep.time_share)
     if not recordings:
         return HeldOutLoss(None, 0, 0, 0)

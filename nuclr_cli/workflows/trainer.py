@@ -20,6 +20,7 @@ from nuclr_cli.workflows.checkpoints import (
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
+    take_weights,
 )
 from nuclr_cli.workflows.devices import Device
 from nuclr_cli.workflows.launchers import Layout
@@ -111,7 +112,7 @@ class Trainer:
         self.barren_limit = math.inf
         self._barren = 0
         if checkpoint is not None:
-            model.load_state_dict(checkpoint.model)
+            take_weights(model, checkpoint, run.folder)
             self.step = checkpoint.step
             self.stream_state = StreamState(**checkpoint.state["stream"])
             self.counters = Counters(**checkpoint.state["counters"])
