@@ -72,8 +72,9 @@ test-report: $(STAMP)
 
 test-slurm: $(STAMP)
 	sh tests_slurm/slurm.sh
-	PATH="$$PATH:/usr/sbin"; if command -v slurmctld >/dev/null; then \
-	  bash tests_slurm/slurm_here.sh $(BIN)/python -m pytest -q --durations=5 tests_slurm; fi
+	PATH="$$PATH:/usr/sbin"; command -v slurmctld >/dev/null || exit 0; \
+	  bash tests_slurm/slurm_here.sh $(BIN)/python -m pytest -q --durations=5 tests_slurm; code=$$?; \
+	  if [ $$code = 75 ]; then echo "Training under Slurm is not tried: Slurm does not start here."; exit 0; fi; exit $$code
 
 # The compile gate with other versions of triton than that of constraints.txt: the oldest that pyproject.toml takes
 # (torch 2.11 ships it) and the newest that the package index has. The gate needs torch to import the kernels, not to

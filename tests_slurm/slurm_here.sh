@@ -5,8 +5,8 @@
 #
 # Needs Debian's slurmctld, slurmd, slurm-client and munge, no configuration and no service:
 #   apt-get install slurmctld slurmd slurm-client munge
-# SLURM_CONF points the command (sbatch, srun, squeue) at it. Everything ends with the command; the daemons'
-# logs are printed if they did not start.
+# SLURM_CONF points the command (sbatch, srun, squeue) at it. Everything ends with the command. If the daemons do not
+# start, their logs are printed and the exit status is 75.
 set -euo pipefail
 
 for program in munged slurmctld slurmd sinfo; do
@@ -93,4 +93,4 @@ for _ in $(seq 60); do
 done
 echo "Slurm did not start" >&2
 cat "$place/slurmctld.log" "$place/slurmd.log" >&2 || true
-exit 1
+exit 75
