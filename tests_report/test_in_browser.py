@@ -168,7 +168,7 @@ def test_color_follows_the_choice_and_groups_can_be_hidden(browser: Browser, pag
     )  # three groups and the ring
     color_by(browser, "rate")
     assert "Hz" in browser.find("#map-legend").text
-    color_by(browser, "predicted depth_um (subject-ridge)")
+    color_by(browser, "predicted depth_um (subject-ridge-baselines-none)")
     assert browser.said() == []
 
 
