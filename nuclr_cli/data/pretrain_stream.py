@@ -44,8 +44,6 @@ class StepBatch:
         n_dropped: Of these, windows that gave no pair.
         n_pairs: Matched units of this rank.
         dropped: Why, with counts.
-        n_pairs_global: Matched units over all ranks; None with more than one rank, where the trainer adds up
-            `n_pairs`.
     """
 
     micro: list[PairBatch]
@@ -54,7 +52,6 @@ class StepBatch:
     n_dropped: int
     n_pairs: int
     dropped: Mapping[str, int]
-    n_pairs_global: int | None
 
     @property
     def n_windows(self) -> int:
@@ -225,7 +222,6 @@ class PretrainStream:
             n_dropped=sum(packed.dropped.values()),
             n_pairs=n_pairs,
             dropped=packed.dropped,
-            n_pairs_global=n_pairs if self._world == 1 else None,
         )
 
     def _count(self, step: StepBatch) -> None:

@@ -28,7 +28,7 @@ from nuclr_cli.model.rankme import rankme
 from nuclr_cli.workflows.checkpoints import Checkpoint, load_checkpoint, steps_available, take_weights
 from nuclr_cli.workflows.devices import Device, choose_device
 from nuclr_cli.workflows.embed_record import EmbedRecord, embed_record
-from nuclr_cli.workflows.embed_select import SelectRule, check_rule, select_checkpoint
+from nuclr_cli.workflows.embed_select import Selection, SelectRule, check_rule, select_checkpoint
 from nuclr_cli.workflows.embed_sessions import embed_sessions
 from nuclr_cli.workflows.freed_memory import keep_freed_memory
 from nuclr_cli.workflows.launchers import layout_of
@@ -142,19 +142,19 @@ def _plan(config: EmbedConfig, reporter: Reporter) -> _Plan:
 
 @dataclass(frozen=True)
 class _Opened:
-    """What a rank has read before it embeds."""
+    """What a rank has read before it embeds; `checkpoint` is None where a rule has to choose one first."""
 
     run: Run
     sessions: list[Session]
     known: list[Session]
+    checkpoint: Checkpoint | None
 
 
 def _open(plan: _Plan, step: int | None) -> _Opened:
     run = open_run(plan.run)
     if plan.known is None:
-        load_checkpoint(run.checkpoints, step)  # says what is wrong
-    known = [] if plan.known is None else open_sessions(plan.known)
-    return _Opened(run, open_sessions(plan.data), known)
+        return _Opened(run, open_sessions(plan.data), [], load_checkpoint(run.checkpoints, step))
+    return _Opened(run, open_sessions(plan.data), open_sessions(plan.known), None)
 
 
 def _embed(
@@ -191,10 +191,14 @@ def _embed(
         )
         return table, halves
 
-    rule = cast(SelectRule, config.select)
-    checkpoint, selection = select_checkpoint(
-        run, opened.known, rule, config.select_label, config.checkpoint, work, reporter
-    )
+    checkpoint = opened.checkpoint
+    if checkpoint is None:
+        rule = cast(SelectRule, config.select)
+        checkpoint, selection = select_checkpoint(
+            run, opened.known, rule, config.select_label, work, reporter
+        )
+    else:
+        selection = Selection("last", checkpoint.step)
     metadata = {
         "run": run.id,
         "checkpoint_step": str(checkpoint.step),

@@ -72,7 +72,6 @@ def select_checkpoint(
     sessions: Sequence[Session],
     rule: SelectRule,
     label: str | None,
-    step: int | None,
     embed: Embed,
     reporter: Reporter,
 ) -> tuple[Checkpoint, Selection]:
@@ -81,18 +80,14 @@ def select_checkpoint(
     Args:
         run: The run.
         sessions: Sessions of the run's own data.
-        rule: See `Selection`.
+        rule: One that scores checkpoints, see `Selection`.
         label: Label column of ``val-f1``.
-        step: The checkpoint that the user named; None = by the rule.
         embed: Embeds sessions with a checkpoint.
         reporter: Told what was chosen.
 
     Raises:
         InputError: No whole checkpoint, or nothing to score them by.
     """
-    if rule == "last":
-        checkpoint = load_checkpoint(run.checkpoints, step)
-        return checkpoint, Selection("last", checkpoint.step)
     roles = {(s.subject, s.session, s.population): s.role for s in run.record.sessions}
     training = [s for s in sessions if roles.get((s.key.subject, s.key.session, s.key.population)) == "train"]
     if not training:

@@ -120,7 +120,7 @@ class Trainer:
             parameter_groups(model, self.train.weight_decay), lr=self.train.learning_rate
         )
         self.model = model
-        self._wrapped, self._stepper = self.fabric.setup(model, optimizer)
+        _, self._stepper = self.fabric.setup(model, optimizer)
         self._optimizer = optimizer
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         if checkpoint is not None:
@@ -140,7 +140,7 @@ class Trainer:
         units_since, steps_since = 0, 0
         try:
             with StopRequest() as stop, self.reporter.progress("pretrain", train.steps, "steps") as bar:
-                self._wrapped.train()
+                self.model.train()
                 while self.step < train.steps:
                     t0 = time.perf_counter()
                     batch, failure = _drawn(batches)
