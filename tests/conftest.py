@@ -80,3 +80,20 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = SourceRecord(path=f"tiny-{i}", reader="test", detected="made in memory")
         write_population(population, folder / f"s{i}.h5", source=source)
     return folder
+
+
+@pytest.fixture(scope="session")
+def uneven_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sessions whose populations differ much in size."""
+    from nuclr_cli.data.store import SourceRecord, write_population
+    from nuclr_cli.testing.simulate import tiny_population
+
+    folder = tmp_path_factory.mktemp("uneven") / "nuclr-data"
+    folder.mkdir()
+    for i, n_units in enumerate((8, 16, 60)):
+        population = tiny_population(
+            i, n_units=n_units, minutes=1.0 + i, subject=f"s{i}", session=f"day{i}", silent_units=1
+        )
+        source = SourceRecord(path=f"tiny-{i}", reader="test", detected="made in memory")
+        write_population(population, folder / f"s{i}.h5", source=source)
+    return folder

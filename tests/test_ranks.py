@@ -8,15 +8,21 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
+from several_processes import (
+    assert_same_run,
+    children,
+    environment,
+    finished,
+    pretrain,
+    started,
+    torchrun,
+    wait_for_step,
+)
 
 from nuclr_cli.data.embeddings import load_embeddings
 from nuclr_cli.errors import InputError
@@ -24,125 +30,11 @@ from nuclr_cli.workflows.launchers import Layout, is_first_process, layout_of
 
 Nuclr = Callable[..., Any]
 
-SETTINGS = {
-    "train.steps": 20,
-    "train.batch_windows": 4,
-    "train.max_tokens": 700,
-    "train.checkpoint_every": 5,
-    "train.log_every": 1,
-    "train.precision": "fp64",
-    "views.min_units": 5,
-}
-
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(uneven_data: Path) -> Path:
     """Populations of very different size."""
-    from nuclr_cli.data.store import SourceRecord, write_population
-    from nuclr_cli.testing.simulate import tiny_population
-
-    folder = tmp_path_factory.mktemp("uneven") / "nuclr-data"
-    folder.mkdir()
-    for i, n_units in enumerate((8, 16, 60)):
-        population = tiny_population(
-            i, n_units=n_units, minutes=1.0 + i, subject=f"s{i}", session=f"day{i}", silent_units=1
-        )
-        source = SourceRecord(path=f"tiny-{i}", reader="test", detected="made in memory")
-        write_population(population, folder / f"s{i}.h5", source=source)
-    return folder
-
-
-def pretrain(data: Path, name: str, *more: object, **changes: object) -> list[str]:
-    settings = [f"--set={key}={value}" for key, value in {**SETTINGS, **changes}.items()]
-    command = ["pretrain", data, "--preset", "tiny", "--name", name, "--gpus", 0, *settings, *more]
-    return [str(word) for word in command]
-
-
-def torchrun(ranks: int, *options: object) -> list[str]:
-    rendezvous = options or ("--standalone",)
-    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", ranks, *rendezvous]
-    # Without the dashes torchrun would take --run of ours for one of its own.
-    return [str(word) for word in (*words, "-m", "--", "nuclr_cli")]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-
-
-def finished(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment())
-
-
-@contextmanager
-def started(command: list[str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        command,
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-
-
-def rows(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    newest = max((run / "checkpoints").glob("step-*"))
-    assert newest.name == "step-00000020"
-    return load_file(newest / "model.safetensors")
-
-
-def assert_same_run(found: Path, expected: Path) -> None:
-    compared = (
-        "step",
-        "epoch",
-        "loss",
-        "loss_numerator",
-        "loss_denominator",
-        "grad_norm",
-        "windows",
-        "pairs",
-    )
-    for ours, theirs in zip(rows(found), rows(expected), strict=True):
-        for key in compared:
-            assert ours[key] == pytest.approx(theirs[key], rel=1e-9, abs=1e-9), key
-    own, same = weights(found), weights(expected)
-    assert own.keys() == same.keys()
-    for name, tensor in same.items():
-        assert tensor.dtype == torch.float64
-        torch.testing.assert_close(own[name], tensor, rtol=1e-9, atol=1e-9)
-
-
-def children(process: int) -> list[int]:
-    """Processes that `process` has started."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            after_name = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(after_name[1]) == process:
-            found.append(int(stat.parent.name))
-    return sorted(found)
-
-
-def wait_for_step(run: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if (run / "metrics.jsonl").is_file() and any(row["step"] >= step for row in rows(run)):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{run} did not come to step {step}")
+    return uneven_data
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from nuclr_cli.data.tokens import CalciumTokens, SpikeTokens, TokenSpec
 from nuclr_cli.data.windows import (
     TrainingWindows,
     Window,
-    deal_windows,
     evaluation_windows,
     second_start,
 )
@@ -209,9 +208,3 @@ def test_evaluation_has_no_sliver_window_from_rounding() -> None:
     tokens = TokenSpec(SpikeTokens(window_s=0.3, patch_s=0.1, bin_s=0.1), CalciumTokens())
     session = Bare(np.array([[0.1, 0.1 + 3 * 0.3]]))
     assert len(evaluation_windows(session, tokens)) == 3
-
-
-@given(st.integers(0, 50), st.integers(1, 9))
-def test_each_window_is_dealt_exactly_once(n: int, world: int) -> None:
-    dealt = [place for rank in range(world) for place in deal_windows(n, rank, world)]
-    assert sorted(dealt) == list(range(n))

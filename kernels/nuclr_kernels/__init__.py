@@ -15,6 +15,7 @@ from nuclr_kernels.population_attention import (
     make_plan,
     make_population_plan,
     population_attention,
+    population_attention_of_some,
 )
 from nuclr_kernels.temporal_attention import temporal_attention
 
@@ -29,6 +30,7 @@ __all__ = [
     "make_plan",
     "make_population_plan",
     "population_attention",
+    "population_attention_of_some",
     "spike_waves",
     "temporal_attention",
 ]

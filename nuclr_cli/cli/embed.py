@@ -47,6 +47,13 @@ def embed(
         str | None, typer.Option(metavar="NAME", help="Label of --select val-f1.")
     ] = None,
     gpus: Annotated[int | None, typer.Option(help="0 is the CPU. Default: a GPU if there is one.")] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Units x patches at once; fewer take less memory. As trained with."),
+    ] = None,
+    processes_per_window: Annotated[
+        int, typer.Option(metavar="N", help="Processes that share the units of a window; for huge ones.")
+    ] = 1,
 ) -> None:
     """Turn every unit into one vector with a trained encoder: one row a unit, also for animals never seen."""
     from nuclr_cli.workflows.embed import EmbedConfig
@@ -54,7 +61,12 @@ def embed(
 
     console.speak_once()
     record = work(
-        EmbedConfig(data, run, runs, out, checkpoint, gpus, limit, select=select, select_label=select_label),
+        EmbedConfig(
+            *(data, run, runs, out, checkpoint, gpus, limit, max_tokens),
+            select=select,
+            select_label=select_label,
+            processes_per_window=processes_per_window,
+        ),
         console,
     )
 

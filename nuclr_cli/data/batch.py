@@ -18,10 +18,12 @@ from nuclr_cli.api import Modality
 from nuclr_cli.data.recording import Recording
 from nuclr_cli.data.tokens import TokenSpec
 from nuclr_cli.data.views import View, ViewPair, make_view
-from nuclr_cli.data.windows import deal_windows, evaluation_windows, observed
+from nuclr_cli.data.windows import evaluation_windows, observed
 
 _CHUNK_S = 60.0
 """Spikes are counted in stretches of this length, so that a whole session is never in memory."""
+_CHUNK_WINDOWS, _CHUNK_BATCHES = 64, 4
+"""Least windows and batches of what is embedded by one process at a time."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,26 @@ class PackedViews:
         """Units times patches, or latents."""
         per_unit = self.inputs.shape[1] if self.spikes_per_unit is None else self.n_latents
         return len(self.ids) * int(per_unit)
+
+    def of_units(self, rows: torch.Tensor, units_per_population: Sequence[int]) -> PackedViews:
+        """Some of the units.
+
+        Args:
+            rows: (V,) int64, ascending, along the packed axis.
+            units_per_population: (B,) how many of each population they are.
+        """
+        inputs, spikes = self.inputs, None
+        if self.spikes_per_unit is None:
+            inputs = inputs[rows]
+        else:
+            spikes = self.spikes_per_unit[rows]
+            kept = torch.zeros(len(self.ids), dtype=torch.bool)
+            kept[rows] = True
+            inputs = inputs[kept.repeat_interleave(self.spikes_per_unit)]
+        sizes = torch.tensor(list(units_per_population), dtype=torch.int64)
+        return replace(
+            self, inputs=inputs, ids=self.ids[rows], units_per_population=sizes, spikes_per_unit=spikes
+        )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PackedViews:
         """The same views, their inputs on `device`."""
@@ -156,25 +178,42 @@ def plan_cut(pairs: Sequence[ViewPair], max_tokens: int) -> list[list[int]]:
     return sorted(sorted(group) for group in groups)
 
 
+def evaluation_chunks(
+    session: Recording, tokens: TokenSpec, max_tokens: int, *, limit_s: float | None = None
+) -> list[range]:
+    """The numbers of a session's evaluation windows, in stretches that are embedded on their own.
+
+    Stretches depend on the session and `max_tokens` alone, not on who embeds them: each is added up by itself
+    and then the sums, so that the result is the same to the bit wherever they were made. One holds some
+    batches, so that cutting costs little.
+    """
+    n_windows = len(evaluation_windows(session, tokens, limit_s=limit_s))
+    of_window = max(session.n_units * tokens.of(session.modality).n_patches, 1)
+    length = max(_CHUNK_WINDOWS, _CHUNK_BATCHES * max_tokens // of_window)
+    return [range(start, min(start + length, n_windows)) for start in range(0, n_windows, length)]
+
+
 def evaluation_batches(
     session: Recording,
     tokens: TokenSpec,
     max_tokens: int,
     *,
-    rank: int = 0,
-    world: int = 1,
+    windows: range | None = None,
     limit_s: float | None = None,
 ) -> Iterator[EvaluationBatch]:
     """The evaluation windows of a session, packed up to `max_tokens` tokens at a time.
 
-    Which windows exist depends on neither `max_tokens` nor `world`; each window comes once over all ranks.
-    Windows without an active unit are left out. A single window larger than the cap is a batch of its own.
+    Which windows exist does not depend on `max_tokens`. Windows without an active unit are left out. A single
+    window larger than the cap is a batch of its own.
+
+    Args:
+        windows: Numbers of the windows to give; None = all.
     """
     starts = evaluation_windows(session, tokens, limit_s=limit_s)
     waiting: list[View] = []
     waiting_s: list[float] = []
     size = 0
-    for number in deal_windows(len(starts), rank, world):
+    for number in range(len(starts)) if windows is None else windows:
         view = make_view(session, starts[number], tokens)
         n_tokens = view.n_tokens
         if n_tokens == 0:

@@ -187,11 +187,6 @@ def observed(
     return long_enough(intervals, window_s)
 
 
-def deal_windows(n: int, rank: int, world: int) -> range:
-    """Which of `n` windows process `rank` of `world` takes; over all ranks each is taken exactly once."""
-    return range(rank, n, world)
-
-
 def _too_short(session: Recording, window_s: float) -> str:
     lengths = session.intervals[:, 1] - session.intervals[:, 0]
     longest = float(lengths.max()) if len(lengths) else 0.0

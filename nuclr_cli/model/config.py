@@ -10,7 +10,7 @@ from nuclr_cli.errors import InputError
 
 TokenKind = Literal["counts", "calcium", "events"]
 LossName = Literal["dcl", "vicreg"]
-Recompute = Literal["none", "gates", "ffn"]
+Recompute = Literal["none", "gates", "ffn", "layers"]
 
 
 @dataclass(frozen=True)

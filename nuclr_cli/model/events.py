@@ -79,8 +79,7 @@ class EventPair(AttentionPair):
         super().__init__(attention, config)
         self.events = EventAttention(config)
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """(U, L, D) to (U, L, D)."""
+    def _layers(self, x: Tensor, layout: Layout) -> Tensor:
         x = x + self.dropout(self.attention(x, layout))
         if isinstance(layout, EventLayout):
             x = x + self.dropout(self.events(x, layout))

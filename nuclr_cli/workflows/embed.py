@@ -37,6 +37,7 @@ from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
 from nuclr_cli.workflows.run_data import data_of, embed_command, is_data_of
 from nuclr_cli.workflows.runs import RUNS, Run, find_run, list_runs, open_run
+from nuclr_cli.workflows.window_groups import WindowGroup, window_groups
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class EmbedConfig:
         max_tokens: Units x patches encoded at once; None = what the run trained with.
         select: Rule that chooses the checkpoint; see `nuclr_cli.workflows.embed_select.Selection`.
         select_label: Label of ``val-f1``.
+        processes_per_window: Processes that hold the units of a window together.
     """
 
     data: Path | None = None
@@ -66,8 +68,16 @@ class EmbedConfig:
     max_tokens: int | None = None
     select: str = "last"
     select_label: str | None = None
+    processes_per_window: int = 1
 
     def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise InputError(f"--max-tokens {self.max_tokens} is below 1.", "Leave it out for the run's own")
+        if self.processes_per_window < 1:
+            raise InputError(
+                f"--processes-per-window {self.processes_per_window} is below 1.",
+                "Leave it out, unless windows are too large for one process",
+            )
         if self.limit_s is not None and not (math.isfinite(self.limit_s) and self.limit_s > 0):
             raise InputError(
                 f"--limit {self.limit_s} is not a length of time.", "Give seconds, e.g. --limit 600"
@@ -88,12 +98,13 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
     reporter = reporter if reporter is not None and ranks.first else SilentReporter()
     try:
         ranks.agree(config)
+        group = window_groups(ranks, config.processes_per_window, "--processes-per-window")
         plan = ranks.once(lambda: _plan(config, reporter))
         if device.accelerator == "cpu":
             keep_freed_memory()
         opened: list[_Opened] = []
         ranks.of_each(lambda: opened.append(_open(plan, config.checkpoint)))
-        return _embed(config, plan, opened[0], device, ranks, reporter, began)
+        return _embed(config, plan, opened[0], device, ranks, group, reporter, began)
     finally:
         ranks.leave()
 
@@ -163,6 +174,7 @@ def _embed(
     opened: _Opened,
     device: Device,
     ranks: Ranks,
+    group: WindowGroup,
     reporter: Reporter,
     began: float,
 ) -> EmbedRecord:
@@ -188,6 +200,7 @@ def _embed(
             reporter=reporter,
             halves=halves,
             ranks=ranks,
+            group=group,
         )
         return table, halves
 
@@ -239,7 +252,9 @@ def _again(config: EmbedConfig, run: Run) -> str:
         "--limit": None if config.limit_s is None else f"{config.limit_s:g}",
         "--select": None if config.select == "last" else config.select,
         "--select-label": config.select_label,
+        "--max-tokens": config.max_tokens,
         "--gpus": config.gpus,
+        "--processes-per-window": config.processes_per_window if config.processes_per_window > 1 else None,
     }
     said = [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value is not None]
     return " ".join(["nuclr embed", shlex.quote(str(config.data)), *said])

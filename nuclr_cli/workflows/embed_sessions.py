@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from nuclr_cli import __version__
-from nuclr_cli.data.batch import covered_events, evaluation_batches
+from nuclr_cli.data.batch import EvaluationBatch, covered_events, evaluation_batches, evaluation_chunks
 from nuclr_cli.data.embeddings import RESERVED_COLUMNS, EmbeddingTable
 from nuclr_cli.data.pretrain_stream import deal_by_cost
 from nuclr_cli.data.store import Session
@@ -18,11 +19,14 @@ from nuclr_cli.data.tokens import TokenSpec
 from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.diagnostics import Halves
 from nuclr_cli.model.encoder import Encoder
+from nuclr_cli.wording import counted
 from nuclr_cli.workflows.devices import Device
-from nuclr_cli.workflows.half_embeddings import HalfEmbeddings
+from nuclr_cli.workflows.out_of_memory import told_of_memory
 from nuclr_cli.workflows.pair_model import MODALITY_OF, encode, token_kind
 from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
+from nuclr_cli.workflows.window_groups import WindowGroup
+from nuclr_cli.workflows.window_sums import HalfCut, WindowSums, added_up, half_cut, halves_of
 
 
 def embed_sessions(
@@ -37,6 +41,7 @@ def embed_sessions(
     reporter: Reporter | None = None,
     halves: list[Halves] | None = None,
     ranks: Ranks | None = None,
+    group: WindowGroup | None = None,
 ) -> EmbeddingTable:
     """Embed sessions with an encoder at hand.
 
@@ -46,8 +51,9 @@ def embed_sessions(
 
     Args:
         halves: Receives, from the same forward passes, each session's embeddings by half of its recording.
-        ranks: Processes that share the sessions, each of which is embedded by one, so that no number depends
-            on how many there are; None = this one alone.
+        ranks: Processes that share the windows; no number depends on how many there are. None = this one
+            alone.
+        group: Of these, the processes that hold a window together; None = each by itself.
 
     Returns:
         One row a unit, in the order of the sessions and their units tables; NaN for units never active.
@@ -66,99 +72,145 @@ def embed_sessions(
             )
     place = device.torch
     encoder = encoder.to(place).eval()
-    deal = deal_by_cost([_cost(session, tokens) for session in sessions], ranks.world if ranks else 1)
+    group = group or (WindowGroup(ranks.rank, ranks.world) if ranks else WindowGroup())
+    cuts = [half_cut(s, tokens, limit_s=limit_s) if halves is not None else None for s in sessions]
+    tasks = _tasks(sessions, tokens, max_tokens * group.of, limit_s, group.count)
+    mine = deal_by_cost([task.cost for task in tasks], group.count)[group.index]
 
     def own() -> list[_Embedded]:
-        mine = deal[ranks.rank if ranks else 0]
         done: list[_Embedded] = []
         with torch.inference_mode(), reporter.progress("embed", len(mine), "sessions") as bar:
-            for number, place_of in enumerate(mine):
-                session = sessions[place_of]
-                done.append(
-                    _embed_session(
-                        encoder,
-                        session,
-                        tokens,
-                        place,
+            for number, task in enumerate(tasks[place_of] for place_of in mine):
+                session = sessions[task.session]
+                made = [
+                    _embed_windows(
+                        *(encoder, session, tokens, place, windows, cuts[task.session], group),
                         max_tokens=max_tokens,
                         limit_s=limit_s,
-                        in_halves=halves is not None,
                     )
-                )
+                    for windows in task.chunks
+                ]
+                events = None
+                if task.chunks[0].start == 0:
+                    events = covered_events(session, tokens, limit_s=limit_s)
+                done.append(_Embedded(task, added_up(made), events))
                 session.close()
                 bar.update(number + 1, str(session.key.session))
-        return done
+        return done if group.leads else []
 
     dealt = ranks.of_each(own) if ranks else [own()]
-    by_session = {
-        place_of: one
-        for hand, of_rank in zip(deal, dealt, strict=True)
-        for place_of, one in zip(hand, of_rank, strict=True)
-    }
-    embedded = [by_session[number] for number in range(len(sessions))]
+    in_order = sorted((one for hand in dealt for one in hand), key=lambda one: one.task.place)
+    by_session = [
+        added_up(one.sums for one in of_session)
+        for _, of_session in groupby(in_order, key=lambda one: one.task.session)
+    ]
     if halves is not None:
-        halves += [one.halves for one in embedded if one.halves is not None]
+        halves += [
+            halves_of(sums, session, cut)
+            for sums, session, cut in zip(by_session, sessions, cuts, strict=True)
+            if cut is not None
+        ]
     return _table(
         sessions,
-        [one.means for one in embedded],
-        [one.windows for one in embedded],
-        [one.events for one in embedded],
+        [_means(sums) for sums in by_session],
+        [sums.counts[0] for sums in by_session],
+        [one.events for one in in_order if one.events is not None],
         metadata or {},
     )
 
 
 @dataclass(frozen=True)
-class _Embedded:
-    """One session of n units.
+class _Task:
+    """What one process embeds at a time: a session, or a stretch of one that is long.
 
     Attributes:
-        means: (n, D) float32, NaN for units never active.
-        windows: (n,) windows in which each was active.
-        events: (n,) spikes (calcium: frames) inside the windows.
-        halves: Embeddings by half of the recording, if they were asked for.
+        session: Its number.
+        chunks: Numbers of the windows, stretch by stretch.
+        cost: In arbitrary units: windows, of so many units, which attend.
     """
 
-    means: NDArray[np.float32]
-    windows: NDArray[np.int64]
-    events: NDArray[np.int64]
-    halves: Halves | None
+    session: int
+    chunks: tuple[range, ...]
+    cost: float
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.session, self.chunks[0].start
 
 
-def _cost(session: Session, tokens: TokenSpec) -> float:
-    """What it takes to embed a session, in arbitrary units: windows, of so many units, which attend."""
-    windows = session.duration_s / tokens.of(session.modality).window_s
-    return windows * session.n_units * (1.0 + session.n_units / 1000.0)
+@dataclass(frozen=True)
+class _Embedded:
+    """What a task gave.
+
+    Attributes:
+        events: (N,) spikes (calcium: frames) of each unit inside all windows of the session; only of the task
+            that holds its first window.
+    """
+
+    task: _Task
+    sums: WindowSums
+    events: NDArray[np.int64] | None
 
 
-def _embed_session(
+def _tasks(
+    sessions: Sequence[Session], tokens: TokenSpec, max_tokens: int, limit_s: float | None, n_hands: int
+) -> list[_Task]:
+    """Sessions, and stretches of those that would keep one process busy while others wait."""
+    whole = []
+    for number, session in enumerate(sessions):
+        # A session without a window takes part with nothing.
+        chunks = evaluation_chunks(session, tokens, max_tokens, limit_s=limit_s) or [range(0)]
+        cost = session.n_units * (1.0 + session.n_units / 1000.0)
+        whole.append(_Task(number, tuple(chunks), cost * sum(map(len, chunks))))
+    if n_hands == 1:
+        return whole
+    fair = sum(task.cost for task in whole) / n_hands
+    tasks = []
+    for task in whole:
+        if task.cost <= fair / 4:
+            tasks.append(task)
+            continue
+        of_window = task.cost / max(sum(map(len, task.chunks)), 1)
+        tasks += [replace(task, chunks=(chunk,), cost=of_window * len(chunk)) for chunk in task.chunks]
+    return tasks
+
+
+def _embed_windows(
     encoder: Encoder,
     session: Session,
     tokens: TokenSpec,
     place: torch.device,
+    windows: range,
+    cut: HalfCut | None,
+    group: WindowGroup,
     *,
     max_tokens: int,
     limit_s: float | None,
-    in_halves: bool,
-) -> _Embedded:
-    sums = np.zeros((session.n_units, encoder.config.dim), dtype=np.float64)
-    counts = np.zeros(session.n_units, dtype=np.int64)
-    apart = HalfEmbeddings(session, tokens, encoder.config.dim, limit_s=limit_s) if in_halves else None
-    for batch in evaluation_batches(session, tokens, max_tokens, limit_s=limit_s):
-        views = batch.views.to(place)
-        z = encode(
-            encoder, views.inputs, views.spikes_per_unit, views.units_per_population, token_kind(views)
-        )
-        rows = batch.views.ids.numpy()
-        embedded = z.double().cpu().numpy()
-        np.add.at(sums, rows, embedded)
-        np.add.at(counts, rows, 1)
-        if apart is not None:
-            sizes = batch.views.units_per_population.numpy()
-            apart.add(rows, embedded, np.repeat(batch.starts_s, sizes))
+) -> WindowSums:
+    sums = WindowSums(session.n_units, encoder.config.dim, cut)
+    batches = evaluation_batches(session, tokens, max_tokens * group.of, windows=windows, limit_s=limit_s)
+    for batch in group.together(batches):
+        shards = group.shards(batch.views.units_per_population, place)
+        views = batch.views if shards is None else group.own(batch.views)
+        with told_of_memory(*_too_much(batch)):
+            z = encode(encoder, views.to(place), token_kind(views), shards)
+        sums.add(batch, z.double().cpu().numpy())
+    return sums
+
+
+def _too_much(batch: EvaluationBatch) -> tuple[str, str]:
+    """What is going on, and what to type, when the memory does not suffice for a batch."""
+    windows, tokens = len(batch.starts_s), batch.views.n_tokens
+    fix = "Share its units among several GPUs: --gpus N --processes-per-window N"
+    if windows > 1:
+        fix = f"Take fewer at a time: --max-tokens {tokens // 2}"
+    return f"embed {counted(windows, 'window')} of {tokens:,} tokens at once", fix
+
+
+def _means(sums: WindowSums) -> NDArray[np.float32]:
     with np.errstate(invalid="ignore"):
-        means = (sums / counts[:, None]).astype(np.float32)
-    events = covered_events(session, tokens, limit_s=limit_s)
-    return _Embedded(means, counts, events, None if apart is None else apart.halves())
+        means: NDArray[np.float32] = (sums.sums[0] / sums.counts[0][:, None]).astype(np.float32)
+    return means
 
 
 def _table(

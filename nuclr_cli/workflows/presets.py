@@ -65,14 +65,18 @@ class TrainConfig:
     Attributes:
         steps: Optimiser steps.
         batch_windows: Windows of one global batch.
-        max_tokens: Largest micro-batch, in units x patches over both views; memory, not mathematics.
+        max_tokens: Largest micro-batch of a process, in units x patches over both views; memory, not
+            mathematics.
         learning_rate: Peak rate of AdamW.
         weight_decay: On matrices only, not on norms and biases.
         warmup_steps: Linear warmup; None = one pass over the windows, at most a tenth of the steps.
         grad_clip: Largest gradient norm, encoder and projector separately.
         precision: ``auto`` is bf16 on a GPU and fp32 on a CPU; ``fp64`` is for comparing, not for speed.
-        recompute: What feed-forward layers forget and compute again in the backward pass: ``none``,
-            ``gates`` (gating and dropout) or ``ffn`` (all but their input). Memory, not mathematics.
+        recompute: What is forgotten and computed again in the backward pass: ``none``, of feed-forward layers
+            ``gates`` (gating and dropout) or ``ffn`` (all but their input), or of attentions too ``layers``
+            (all but the input of each pair of attention and feed-forward layer). Memory, not mathematics.
+        processes_per_window: Processes that hold the units of a window together, for populations that are too
+            large for one; the number of processes is a multiple of it. Memory, not mathematics.
         checkpoint_every: Steps between checkpoints.
         keep_checkpoints: How many of the newest checkpoints stay.
         log_every: Steps between rows of metrics.jsonl.
@@ -88,6 +92,7 @@ class TrainConfig:
     grad_clip: float = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     recompute: Recompute = "none"
+    processes_per_window: int = 1
     checkpoint_every: int = 500
     keep_checkpoints: int = 3
     log_every: int = 10
@@ -98,6 +103,7 @@ class TrainConfig:
             "steps",
             "batch_windows",
             "max_tokens",
+            "processes_per_window",
             "checkpoint_every",
             "keep_checkpoints",
             "log_every",

@@ -23,6 +23,7 @@ from nuclr_cli.workflows.runs import (
     RunSession,
 )
 from nuclr_cli.workflows.trainer import Trainer
+from nuclr_cli.workflows.window_groups import window_groups
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def _train(begun: Begun, device: Device, ranks: Ranks, reporter: Reporter, began
         settings,
     )
     resumed_from = checkpoint.step if checkpoint else 0
-    trainer = Trainer(run, model, device, checkpoint, reporter, [str(s.key) for s in training], ranks)
+    group = window_groups(ranks, train.processes_per_window, "train.processes_per_window")
+    trainer = Trainer(run, model, device, checkpoint, reporter, [str(s.key) for s in training], ranks, group)
     if trainer.step < train.steps:
         if ranks.first:
             run = run.with_state("running", trainer.step)
@@ -126,11 +128,11 @@ def _train(begun: Begun, device: Device, ranks: Ranks, reporter: Reporter, began
             settings.tokens,
             seed=settings.seed,
             batch_windows=train.batch_windows,
-            max_tokens=train.max_tokens,
+            max_tokens=train.max_tokens * group.of,
             dropout=(settings.views.dropout_low, settings.views.dropout_high),
             min_units=settings.views.min_units,
-            rank=ranks.rank,
-            world=ranks.world,
+            rank=group.index,
+            world=group.count,
             num_workers=workers,
             state=trainer.stream_state,
         )

@@ -36,6 +36,12 @@ from nuclr_cli.workflows.runs import (
     resume_command,
 )
 
+OF_THE_MACHINE = frozenset(
+    f"train.{name}"
+    for name in ("max_tokens", "recompute", "processes_per_window", "workers", "keep_checkpoints")
+)
+"""Settings that say what fits where, which a run may change on its way; no window or view depends on them."""
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -111,8 +117,8 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
     run = _run_to_resume(config, reporter)
     if run is not None:
         checkpoint = newest_whole_checkpoint(run.checkpoints, reporter.warn)
-        _same_settings(run, config)
-        _fits(run.settings, world)
+        settings = _settings_to_resume(run, config, reporter)
+        _fits(settings, world)
         step = checkpoint.step if checkpoint else 0
         if step >= run.settings.train.steps:
             reporter.note(f"run {run.record.name} is finished: nothing to do")
@@ -128,6 +134,8 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
             _same_ancestor(run, source)
             _take_weights(model, source)
             ancestor = source.folder
+        if settings != run.settings:
+            run = run.with_settings(settings)
         place = Place(run.folder.resolve(), data.resolve(), step if checkpoint else None, ancestor)
         return Begun(place, run, model, sessions, checkpoint)
     if config.resume:
@@ -160,10 +168,19 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
 
 def _fits(settings: PretrainSettings, world: int) -> None:
     """Raise InputError for what several processes cannot train."""
-    if settings.loss.name == "vicreg" and world > 1:
+    together = settings.train.processes_per_window
+    if world % together:
+        raise InputError(
+            f"train.processes_per_window is {together}, which does not divide the number of processes, "
+            f"{world}.",
+            f"Start a multiple of it (--gpus {together}, torchrun or srun), or --set "
+            "train.processes_per_window=1",
+        )
+    if settings.loss.name == "vicreg" and world > together:
         raise InputError(
             f"VICReg is a statistic of the whole batch; {world} processes would each see a part.",
-            "Train on one device, or use --set loss.name=dcl",
+            f"Train on one device, hold windows together (--set train.processes_per_window={world}), or use "
+            "--set loss.name=dcl",
         )
 
 
@@ -261,8 +278,12 @@ def _data_to_resume(run: Run, config: PretrainConfig, reporter: Reporter) -> Pat
     return data_of(run, resume_command(run.folder).replace("pretrain", "pretrain DATA", 1), reporter.note)
 
 
-def _same_settings(run: Run, config: PretrainConfig) -> None:
-    """A resumed run keeps its settings; what the command line says must not contradict them."""
+def _settings_to_resume(run: Run, config: PretrainConfig, reporter: Reporter) -> PretrainSettings:
+    """A resumed run keeps its settings, but for those of the machine that it goes on with.
+
+    Raises:
+        InputError: What the command line says contradicts the others.
+    """
     stored = flatten(dataclasses.asdict(run.settings))
     asked = dict(config.changes)
     if config.preset is not None:
@@ -270,9 +291,15 @@ def _same_settings(run: Run, config: PretrainConfig) -> None:
     if config.seed is not None:
         asked["seed"] = config.seed
     changes = {key: value for key, value in asked.items() if key != "preset"}
-    wanted = flatten(dataclasses.asdict(with_changes(run.settings, changes)))
+    settings = with_changes(run.settings, changes)
+    wanted = flatten(dataclasses.asdict(settings))
     wanted["preset"] = asked.get("preset", stored["preset"])
-    differing = [f"{k} is {stored[k]} in the run, {wanted[k]} here" for k in stored if stored[k] != wanted[k]]
+    changed = [key for key in stored if stored[key] != wanted[key]]
+    differing = [
+        f"{key} is {stored[key]} in the run, {wanted[key]} here"
+        for key in changed
+        if key not in OF_THE_MACHINE
+    ]
     if config.data != DATA and not is_data_of(run, config.data):
         differing.append(f"the data are {run.data} in the run, {config.data.resolve()} here")
     if config.hold_out_subjects and tuple(sorted(config.hold_out_subjects)) != run.record.held_out_subjects:
@@ -283,3 +310,6 @@ def _same_settings(run: Run, config: PretrainConfig) -> None:
             f"Run {run.record.name} was started with other settings: {'; '.join(differing)}.",
             "Leave those options out to continue it, or start another run with --name",
         )
+    for key in changed:
+        reporter.note(f"{key} is {wanted[key]} from here on; it was {stored[key]}")
+    return settings

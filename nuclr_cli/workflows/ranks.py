@@ -88,6 +88,8 @@ class Ranks:
                     "Start them with one launcher: --gpus N, torchrun or srun",
                 )
 
+    patience = PATIENCE
+
     @property
     def first(self) -> bool:
         """Whether this is the one that writes and speaks."""
@@ -207,9 +209,10 @@ class Ranks:
         except NuclrError as raised:
             error = raised
         found = self.gather((value, None if error is None else (error.what, error.fix, error.exit_code)))
-        for _, failure in found:
-            if failure is not None:
-                raise self.said_once(_told(*failure))
+        failures = [failure for _, failure in found if failure is not None]
+        if failures:
+            # Those that only end because another has failed have nothing to say.
+            raise self.said_once(_told(*max(failures, key=lambda failure: bool(failure[0]))))
         return [cast(T, value) for value, _ in found]
 
     def said_once(self, error: NuclrError) -> NuclrError:

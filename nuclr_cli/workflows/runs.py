@@ -167,6 +167,11 @@ class Run:
     def embeddings(self) -> Path:
         return self.folder / "embeddings.parquet"
 
+    def with_settings(self, settings: PretrainSettings) -> Run:
+        """Write other settings into `config.json` and return the run that has them."""
+        write_json(self.folder / "config.json", dataclasses.asdict(settings))
+        return dataclasses.replace(self, settings=settings)
+
     def with_state(self, state: State, step: int) -> Run:
         """Write a new state into `run.json` and return the run that says it."""
         record = dataclasses.replace(self.record, state=state, step=step)

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nuclr_cli.data.batch import PairBatch
 from nuclr_cli.data.pretrain_stream import StepBatch, StreamState
 from nuclr_cli.data.streams import Purpose, torch_seed
 from nuclr_cli.errors import InputError, Interrupted, NuclrError
 from nuclr_cli.model.rankme import rankme
+from nuclr_cli.wording import counted
 from nuclr_cli.workflows.checkpoints import (
     Checkpoint,
     optimizer_tensors,
@@ -25,11 +27,13 @@ from nuclr_cli.workflows.checkpoints import (
 from nuclr_cli.workflows.devices import Device
 from nuclr_cli.workflows.launchers import Layout
 from nuclr_cli.workflows.metrics_log import MetricsLog
+from nuclr_cli.workflows.out_of_memory import told_of_memory
 from nuclr_cli.workflows.pair_model import PairModel, learning_rate_at, parameter_groups
 from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.runs import Run, State, resume_command, write_json
 from nuclr_cli.workflows.signals import StopRequest
+from nuclr_cli.workflows.window_groups import WindowGroup
 
 RANKME_ROWS = 2048
 
@@ -77,6 +81,18 @@ def _raise(error: NuclrError | None) -> None:
         raise error
 
 
+def _too_much(micro: PairBatch) -> tuple[str, str]:
+    """What is going on, and what to type, when the memory does not suffice for a micro-batch."""
+    windows = len(micro.view1.units_per_population)
+    go_on = "then go on with --resume"
+    if windows > 1:
+        fewer = micro.n_tokens // 2
+        fix = f"Take fewer at a time: --set train.max_tokens={fewer}, {go_on}"
+    else:
+        fix = f"--set train.recompute=layers, or several GPUs: --set train.processes_per_window=N, {go_on}"
+    return f"train on {counted(windows, 'window')} of {micro.n_tokens:,} tokens at once", fix
+
+
 class Trainer:
     """Runs the steps of one run.
 
@@ -88,6 +104,7 @@ class Trainer:
         reporter: Hears about progress.
         session_names: Of the sessions trained on, in the order that `Window.session` counts in.
         ranks: The processes that train together; None = this one alone.
+        group: Of these, those that hold a window together with this one; None = it holds whole windows.
     """
 
     def __init__(
@@ -99,10 +116,12 @@ class Trainer:
         reporter: Reporter,
         session_names: Sequence[str],
         ranks: Ranks | None = None,
+        group: WindowGroup | None = None,
     ) -> None:
         self.run, self.settings, self.train = run, run.settings, run.settings.train
         self.reporter, self.session_names = reporter, session_names
         self.ranks = Ranks(device, Layout(1, 1)) if ranks is None else ranks
+        self.group = WindowGroup(self.ranks.rank, self.ranks.world) if group is None else group
         self.fabric = self.ranks.fabric(self.train.precision)
         if self.train.precision == "fp64":
             model.double()
@@ -192,7 +211,9 @@ class Trainer:
         Raises:
             NuclrError: A rank has no batch: why.
         """
-        own = (0, 0, 0) if batch is None else (batch.n_windows, batch.n_dropped, batch.n_pairs)
+        own = (0, 0, 0)
+        if batch is not None and self.group.leads:
+            own = (batch.n_windows, batch.n_dropped, batch.n_pairs)
         counts = (*own, exit_code == 143, exit_code == 130, failure is not None)
         windows, dropped, pairs, *asked, failed = (round(value) for value in self.ranks.sum(counts))
         if failed:
@@ -260,15 +281,17 @@ class Trainer:
             # many ranks go on.
             number = i * self.ranks.world + self.ranks.rank
             torch.manual_seed(torch_seed(self.settings.seed, self.step, number, Purpose.MODEL))
-            pair = self.model.prepare(micro, self.fabric.device)
-            # Not through Fabric's wrapper of the model, which would round terms in float64.
-            with self.fabric.autocast():
-                total, numerator, denominator, embeddings = self.model(pair, n_pairs)
-            self.fabric.backward(total)
+            with told_of_memory(*_too_much(micro)):
+                pair = self.model.prepare(micro, self.fabric.device, self.group)
+                # Not through Fabric's wrapper of the model, which would round terms in float64.
+                with self.fabric.autocast():
+                    total, numerator, denominator, embeddings = self.model(pair, n_pairs)
+                self.fabric.backward(total)
             sums[:3] += torch.stack([total, numerator, denominator]).detach().double()
             if keep_embeddings:
                 kept.append(embeddings.float())
-        sums[3] = sum(len(m.view1.ids) + len(m.view2.ids) for m in batch.micro)
+        if self.group.leads:
+            sums[3] = sum(len(m.view1.ids) + len(m.view2.ids) for m in batch.micro)
         self._add_up(sums)
         loss, attraction, repulsion, n_units = sums.tolist()
         norms = [
@@ -313,7 +336,7 @@ class Trainer:
                 "epoch": drawn.epoch,
                 "index": drawn.index,
             }
-            for drawn in batch.drawn
+            for drawn in (batch.drawn if self.group.leads else ())
         ]
         document: dict[str, Any] = {
             "step": self.step,
