@@ -118,6 +118,11 @@ class PackedShare:
         return batches
 
 
+def window_cost(n_units: int, n_patches: int) -> float:
+    """What training on a window costs, in tokens: linear layers plus attention across the population."""
+    return n_units * n_patches * (1.0 + n_units / _EQUAL_COST_UNITS)
+
+
 @dataclass(frozen=True)
 class ShareViews(Dataset[Any]):
     """Makes the views of a share; runs in the loader's workers."""
@@ -130,9 +135,8 @@ class ShareViews(Dataset[Any]):
     max_tokens: int
 
     def cost(self, window: Window) -> float:
-        """Expected cost of a window's pair, in tokens: linear layers plus attention across the population."""
-        n_units = self.sessions[window.session].n_units
-        return n_units * self.tokens.of(window.modality).n_patches * (1.0 + n_units / _EQUAL_COST_UNITS)
+        """Expected cost of a window's pair, see `window_cost`."""
+        return window_cost(self.sessions[window.session].n_units, self.tokens.of(window.modality).n_patches)
 
     def __getitem__(self, share: Share) -> PackedShare | NuclrError:
         # An error for the user is returned, not raised: the loader would wrap it in a worker's traceback.
