@@ -116,10 +116,10 @@ def report(record: dict[str, Any], results: list[Result]) -> str:
         "",
         f"`{record['command']}`",
         "",
-        "One window, preset `ephys`, float32 on a CPU, all units in both views: how far the resident memory of a",
-        "process rises in one step, weights and optimiser aside, and what `step_memory` says.",
+        "One window, preset `ephys`, float32 on a CPU, all units in both views: how far the resident memory",
+        "of a process rises in one step, weights and optimiser aside, and what `step_memory` says.",
         "",
-        "| `train.recompute` | processes | units | measured, MB | said, MB | measured / said | measured, KB a unit |",
+        "| `train.recompute` | processes | units | measured, MB | said, MB | measured / said | KB a unit |",
         "|--|--|--|--|--|--|--|",
     ]
     lines += [
@@ -130,8 +130,9 @@ def report(record: dict[str, Any], results: list[Result]) -> str:
     facts, versions = record["machine"], record["versions"]
     lines += [
         "",
-        f"Hardware: {facts['processor']}, {facts['cores']} cores, {facts['platform']}. torch {versions['torch']}, "
-        f"nuclr {versions['nuclr']} (commit {record['commit']}), Python {versions['python']}.",
+        f"Hardware: {facts['processor']}, {facts['cores']} cores, {facts['platform']}. torch "
+        f"{versions['torch']}, nuclr {versions['nuclr']} (commit {record['commit']}), Python "
+        f"{versions['python']}.",
         "",
     ]
     return "\n".join(lines)

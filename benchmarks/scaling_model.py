@@ -3,9 +3,9 @@
     python benchmarks/scaling_model.py --measure --out benchmarks/results --page docs/scaling.md
     python benchmarks/scaling_model.py --page docs/scaling.md
 
-No GPU is timed. Operations and bytes are counted from the model, shares are dealt by the code that deals them,
-and speeds are assumptions, named in `Hardware`. ``--measure`` times, on this machine's CPU, what the same model
-says of two processes, as a check of its form: a step, the all-reduce of its gradients, and both together.
+No GPU is timed. Operations and bytes are counted from the model, shares are dealt by the code that deals
+them, and speeds are assumptions, named in `Hardware`. ``--measure`` times two processes on this machine's CPU too: a
+step, and the all-reduce of its gradients.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -26,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nuclr_cli.model.flops import training_flops
 
 from nuclr_cli.data.pretrain_stream import deal_by_cost
 from nuclr_cli.data.shares import window_cost
 from nuclr_cli.model.config import Recompute
-from nuclr_cli.model.flops import training_flops
 from nuclr_cli.model.memory import step_memory
 from nuclr_cli.workflows.presets import preset_settings
 
@@ -223,13 +222,12 @@ def _head(*names: str) -> list[str]:
 def rendered(page: str) -> str:
     """The page with its tables made again."""
     for name, table in TABLES.items():
-        begin, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
-        text = "\n".join(table())
-        page, found = re.subn(
-            f"{begin}\n.*?{end}", lambda _: f"{begin}\n{text}\n{end}", page, flags=re.DOTALL
-        )  # noqa: B023
-        if found != 1:
-            raise SystemExit(f"the page has {found} places for the table {name!r}")
+        begin, end = f"<!-- table: {name} -->\n", f"<!-- end: {name} -->"
+        before, found, rest = page.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise SystemExit(f"the page has no place for the table {name!r}")
+        page = "".join([before, begin, "\n".join(table()), "\n", end, after])
     return page
 
 
@@ -293,9 +291,10 @@ def report(record: dict[str, Any]) -> str:
     check = record.get("check")
     if check:
         lines += [
-            f"Two processes on this CPU (gloo, one thread each, preset `ephys`, 4 windows of 40 units each): a step "
-            f"takes {1e3 * check['step_s']:.0f} ms, the all-reduce of {gradient_bytes() / 1e6:.0f} MB of gradients "
-            f"{1e3 * check['all_reduce_s']:.0f} ms, so they should do {check['said']:.2f} times the windows of one.",
+            "Two processes on this CPU (gloo, one thread each, preset `ephys`, 4 windows of 40 units each):",
+            f"a step takes {1e3 * check['step_s']:.0f} ms, the all-reduce of {gradient_bytes() / 1e6:.0f} MB of",
+            f"gradients {1e3 * check['all_reduce_s']:.0f} ms, so that they should do {check['said']:.2f} times the",
+            "windows of one.",
             "",
         ]
     lines += [f"Assumed: {json.dumps(record['hardware'])}", ""]
