@@ -4,8 +4,8 @@
     python benchmarks/scaling_model.py --page docs/scaling.md
 
 No GPU is timed. Operations and bytes are counted from the model, shares are dealt by the code that deals
-them, and speeds are assumptions, named in `Hardware`. ``--measure`` times two processes on this machine's CPU too: a
-step, and the all-reduce of its gradients.
+them, and speeds are assumptions, named in `Hardware`. ``--measure`` times two processes on this machine's CPU
+too: a step, and the all-reduce of its gradients.
 """
 
 from __future__ import annotations
@@ -290,11 +290,11 @@ def report(record: dict[str, Any]) -> str:
     lines = ["# Training on many GPUs, on paper", "", f"`{record['command']}`", ""]
     check = record.get("check")
     if check:
+        megabytes, said = gradient_bytes() / 1e6, check["said"]
         lines += [
             "Two processes on this CPU (gloo, one thread each, preset `ephys`, 4 windows of 40 units each):",
-            f"a step takes {1e3 * check['step_s']:.0f} ms, the all-reduce of {gradient_bytes() / 1e6:.0f} MB of",
-            f"gradients {1e3 * check['all_reduce_s']:.0f} ms, so that they should do {check['said']:.2f} times the",
-            "windows of one.",
+            f"a step takes {1e3 * check['step_s']:.0f} ms, the all-reduce of {megabytes:.0f} MB of gradients",
+            f"{1e3 * check['all_reduce_s']:.0f} ms, so that they should do {said:.2f} times the windows of one.",
             "",
         ]
     lines += [f"Assumed: {json.dumps(record['hardware'])}", ""]
