@@ -294,7 +294,7 @@ def report(record: dict[str, Any]) -> str:
         lines += [
             "Two processes on this CPU (gloo, one thread each, preset `ephys`, 4 windows of 40 units each):",
             f"a step takes {1e3 * check['step_s']:.0f} ms, the all-reduce of {megabytes:.0f} MB of gradients",
-            f"{1e3 * check['all_reduce_s']:.0f} ms, so that they should do {said:.2f} times the windows of one.",
+            f"{1e3 * check['all_reduce_s']:.0f} ms, so they should do {said:.2f} times the windows of one.",
             "",
         ]
     lines += [f"Assumed: {json.dumps(record['hardware'])}", ""]
