@@ -6,12 +6,14 @@ often as Dask allows, and takes an array that was lost with its worker for a res
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import secrets
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -158,10 +160,13 @@ def connect(address: str) -> Iterator[Cluster]:
     except ModuleNotFoundError:
         raise MissingPackageError("distributed", "--dask") from None
     try:
+        with ThreadPoolExecutor(1) as own:  # a loop may run in this thread: a notebook's
+            own.submit(asyncio.run, _require_scheduler(distributed, address)).result()
         client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
+        why = str(error) or f"nothing came within {_CONNECT_S} s"
         raise InputError(
-            f"No Dask scheduler answers at {address}: {error}.",
+            f"No Dask scheduler answers at {address}: {why}.",
             "Start one with `dask scheduler` and workers with `dask worker ADDRESS`, and name its address",
         ) from None
     with client:
@@ -174,6 +179,22 @@ def connect(address: str) -> Iterator[Cluster]:
         cluster = Cluster(address, client)
         _require_same_versions(cluster._ask(eval, _VERSIONS))
         yield cluster
+
+
+async def _require_scheduler(distributed: Any, address: str) -> None:
+    """A client would wait without end for something else that listens, such as the dashboard's port.
+
+    Raises:
+        OSError: Nobody answers, or no scheduler does.
+    """
+    security = distributed.Security().get_connection_args("client")
+    scheduler = distributed.rpc(address, timeout=_CONNECT_S, connection_args=security)
+    try:
+        about = await asyncio.wait_for(scheduler.identity(), _CONNECT_S)
+    finally:
+        scheduler.close_comms()
+    if about["type"] != "Scheduler":
+        raise OSError(f"it is the address of a {about['type']}")
 
 
 def _require_same_versions(found: Mapping[str, Any]) -> None:
