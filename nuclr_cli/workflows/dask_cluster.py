@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import secrets
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,7 +107,7 @@ class Cluster:
 
     def results(
         self, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], *, alone: bool
-    ) -> Iterator[tuple[int, Result]]:
+    ) -> Generator[tuple[int, Result], None, None]:
         """Call `function` with the arguments of every task; results as they come, with the task's number.
 
         A task whose worker is lost is begun again on another. On leaving, tasks not begun are dropped.
@@ -169,7 +170,7 @@ def connect(address: str) -> Iterator[Cluster]:
             f"No Dask scheduler answers at {address}: {why}.",
             "Start one with `dask scheduler` and workers with `dask worker ADDRESS`, and name its address",
         ) from None
-    with client:
+    with _without_tracebacks(), client:
         try:
             client.wait_for_workers(1, timeout=_CONNECT_S)
         except TimeoutError:
@@ -179,6 +180,18 @@ def connect(address: str) -> Iterator[Cluster]:
         cluster = Cluster(address, client)
         _require_same_versions(cluster._ask(eval, _VERSIONS))
         yield cluster
+
+
+@contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """What the client's log has to say becomes an error with a message, or is mended by Dask itself."""
+    log = logging.getLogger("distributed.client")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 async def _require_scheduler(distributed: Any, address: str) -> None:
@@ -229,7 +242,7 @@ def _went_wrong(error: BaseException) -> NuclrError:
         )
     if "Cancelled" in name or isinstance(error, OSError):
         return InputError(
-            f"The Dask scheduler went away: {name}: {error}.",
+            f"The Dask scheduler went away ({name}).",
             "Start the cluster again; the same command does what is left",
         )
     return InputError(

@@ -90,7 +90,7 @@ class FoldCluster:
         found: dict[int, Any] = {}
         tasks = [(call, names, futures, part, bytes_each) for part in parts]
         results = self._cluster.results(fit_part, tasks, alone=True)
-        with contextlib.closing(results):  # type: ignore[type-var]
+        with contextlib.closing(results):
             for number, part_results in results:
                 found.update(zip(parts[number], pickle.loads(part_results), strict=True))
         self._forget(keep=set(names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def results_on(
     folder: PopulationFolder,
     reporter: Reporter,
     finished: Callable[[int, str], None],
-) -> Iterator[SourceResult]:
+) -> Generator[SourceResult, None, None]:
     """Process every job on the cluster; results in the order of the jobs, as far as they are known.
 
     That order decides which of two files with one name gets the plain one, as it does on this machine.
@@ -50,7 +50,7 @@ def results_on(
     early: dict[int, SourceResult] = {}
     following = 0
     results = cluster.results(process_elsewhere, tasks, alone=True)
-    with contextlib.closing(results):  # type: ignore[type-var]
+    with contextlib.closing(results):
         for done, (n, result) in enumerate(results, start=1):
             finished(done, jobs[n].path.name)
             early[n] = _as_asked(result, jobs[n])
