@@ -222,11 +222,11 @@ def test_a_source_is_done_twice_without_sharing_a_file(sources: tuple[Path, ...]
 # What a probe says
 
 KINDS: dict[str, tuple[str, ...]] = {
-    "label": ("--label", "cell_type", "--split", "unit", "--permutations", "3"),
+    "label": ("--label", "cell_type", "--split", "unit", "--permutations", "2"),
     "nested": ("--label", "cell_type", "--C", "nested", "--permutations", "0"),
     "parent": ("--label", "cell_type", "--parent", "class", "--permutations", "0"),
     "fractions": ("--label", "cell_type", "--label-fractions", "0.2,1", "--repeats", "2"),
-    "number": ("--target", "depth", "--permutations", "4"),
+    "number": ("--target", "depth", "--permutations", "2"),
     "pairs": ("--pairs", "PAIRS"),
 }
 
@@ -238,7 +238,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     n, n_subjects = 600, 4
     code = rng.integers(0, 3, n)
-    values = rng.normal(size=(n, 128)).astype(np.float32)
+    values = rng.normal(size=(n, 96)).astype(np.float32)
     values[:, :3] += 1.5 * np.eye(3, dtype=np.float32)[code]
     depth = values[:, 5] + rng.normal(size=n)
     subject = np.array([f"s{i % n_subjects}" for i in range(n)])
@@ -262,7 +262,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (root / "pairs.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["subject", "session", "population", "pre", "post", "label"])
-        for one in range(n // 2):
+        for one in range(n // 3):
             other = one + n_subjects
             connected = int(values[one, 1] > values[other, 1] + 0.8)
             writer.writerow([subject[one], subject[one], "0", units[one], units[other], connected])
