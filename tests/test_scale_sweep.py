@@ -246,6 +246,15 @@ def is_at_work(folder: Path, name: str) -> bool:
         return True
 
 
+def processes_of(folder: Path, name: str) -> list[int]:
+    found = []
+    for about in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"{folder}\0{name}\0".encode() in about.read_bytes():
+                found.append(int(about.parent.name))
+    return found
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_ends_with_the_same_numbers(
     tiny_data: Path, finished: tuple[Path, ScaleRecord], tmp_path: Path, nuclr: Callable[..., Any]
@@ -337,10 +346,8 @@ def test_a_point_that_the_system_kills_is_told_from_one_that_failed(
         while not checkpointed(folder, ONE):
             assert not running.done(), running.result()
             time.sleep(0.02)
-        for about in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                if f"{folder}\0{ONE}\0".encode() in about.read_bytes():
-                    os.kill(int(about.parent.name), signal.SIGKILL)
+        for process in processes_of(folder, ONE):
+            os.kill(process, signal.SIGKILL)
         outcome = running.result()
     assert (outcome.status, outcome.what) == ("failed", "Its process ended with signal 9.")
     assert "log.txt" in outcome.fix
@@ -502,14 +509,29 @@ def test_a_dry_run_writes_nothing(tiny_data: Path, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_a_dask_cluster_gives_the_same_numbers(
+def test_a_dask_cluster_gives_the_same_numbers_also_when_a_worker_is_killed(
     tiny_data: Path, finished: tuple[Path, ScaleRecord], tmp_path: Path
 ) -> None:
+    """The worker that trains a point is killed half way: the point goes on elsewhere from its checkpoint."""
     from distributed import LocalCluster
 
     folder = tmp_path / "dask"
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None) as cluster:
-        scale(config(tiny_data, folder, dask=cluster.scheduler_address))
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        workers = [nanny.pid for nanny in cluster.workers.values()]
+        sweep = config(tiny_data, folder, jobs=None, dask=cluster.scheduler_address)
+        running = pool.submit(scale, sweep)
+        while not checkpointed(folder, TWO):
+            assert not running.done(), running.result()
+            time.sleep(0.02)
+        (process,) = processes_of(folder, TWO)
+        worker = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        assert worker in workers
+        os.kill(worker, signal.SIGKILL)
+        running.result(timeout=180)
+    assert "continuing run run at step" in (folder / "points" / TWO / "log.txt").read_text()
     for name in (ONE, TWO):
         assert numbers(folder, name) == numbers(finished[0], name)
 
@@ -517,8 +539,8 @@ def test_a_dask_cluster_gives_the_same_numbers(
 def test_dask_that_is_missing_or_silent(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nuclr_cli.workflows.scale_run._CONNECT_S", 1)
-    sweep = config(tiny_data, tmp_path / "a", dask="tcp://127.0.0.1:9")
+    monkeypatch.setattr("nuclr_cli.workflows.dask_cluster._CONNECT_S", 1)
+    sweep = config(tiny_data, tmp_path / "a", jobs=None, dask="tcp://127.0.0.1:9")
     with pytest.raises(InputError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         scale(sweep)
     monkeypatch.setitem(sys.modules, "distributed", None)  # as where it is not installed

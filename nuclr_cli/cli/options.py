@@ -21,6 +21,18 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. train.steps=500. Repeatable."),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.")]
+WHERE = "Where it runs"
+"""Panel of the options that say where, and how much of it at once."""
+
+DaskAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        help="Run on the workers of this Dask scheduler, instead of --jobs here.",
+        rich_help_panel=WHERE,
+    ),
+]
 
 _SHARED: dict[str, Any] = {
     "json_output": Annotated[bool, typer.Option("--json", help="Exactly one JSON document on stdout.")],

@@ -9,7 +9,7 @@ import typer
 
 from nuclr_cli.cli.console import Console
 from nuclr_cli.cli.info import labels_text
-from nuclr_cli.cli.options import command
+from nuclr_cli.cli.options import WHERE, DaskAddress, command
 from nuclr_cli.wording import counted
 
 if TYPE_CHECKING:
@@ -109,8 +109,13 @@ def register(app: typer.Typer) -> None:
         ] = None,
         jobs: Annotated[
             int | None,
-            typer.Option(metavar="N", help="Processes; 1 keeps to one core. Without it: one per core."),
+            typer.Option(
+                metavar="N",
+                help="Processes; 1 keeps to one core. Without it: one per core.",
+                rich_help_panel=WHERE,
+            ),
         ] = None,
+        dask: DaskAddress = None,
         overwrite: Annotated[
             bool, typer.Option("--overwrite", help="Replace files made from the same source.")
         ] = False,
@@ -148,6 +153,7 @@ def register(app: typer.Typer) -> None:
             drop_nan_units=drop_nan_units,
             extractor=extractor,
             jobs=jobs,
+            dask=dask,
             overwrite=overwrite,
             trust=trust,
             extra=reader_options(option or []),

@@ -10,7 +10,7 @@ import typer
 
 from nuclr_cli.cli.console import Console
 from nuclr_cli.cli.label_fractions import Fractions, Repeats, probe_fractions
-from nuclr_cli.cli.options import Seed, command
+from nuclr_cli.cli.options import DaskAddress, Seed, command
 from nuclr_cli.cli.probe_kinds import (
     PairFeatures,
     Pairs,
@@ -20,7 +20,7 @@ from nuclr_cli.cli.probe_kinds import (
     probe_pairs,
     probe_target,
 )
-from nuclr_cli.cli.probe_options import Balance, Classes, Label, Parent, Penalty, Variant
+from nuclr_cli.cli.probe_options import Balance, Classes, Jobs, Label, Parent, Penalty, Variant
 from nuclr_cli.cli.probe_show import show
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def probe(
             "subject, else 0."
         ),
     ] = None,
+    jobs: Jobs = None,
+    dask: DaskAddress = None,
     seed: Seed = None,
 ) -> None:
     """Read a label, a number or connected pairs from the embeddings, beside baselines on the same units."""
@@ -124,11 +126,15 @@ def probe(
         "bootstrap": bootstrap,
         "seed": DEFAULT_SEED if seed is None else seed,
     }
+    from nuclr_cli.workflows.fold_cluster import folds_fitted
+
     if kind == "target":
         about = {"target": target, "target_file": target_file, "permutations": permutations}
-        return probe_target(console, {**shared, **about})
+        with folds_fitted(jobs, dask):
+            return probe_target(console, {**shared, **about})
     if kind == "pairs":
-        return probe_pairs(console, {**shared, "pairs": pairs, "features": pair_features or "both"})
+        with folds_fitted(jobs, dask):
+            return probe_pairs(console, {**shared, "pairs": pairs, "features": pair_features or "both"})
     assert label is not None  # or `kind_of` would have refused
     from nuclr_cli.workflows.probe import probe_labels
     from nuclr_cli.workflows.probe_record import ProbeConfig, penalty
@@ -153,10 +159,12 @@ def probe(
         parent=parent,
     )
     if label_fractions is not None:
-        return probe_fractions(console, config, label, label_fractions, repeats)
+        with folds_fitted(jobs, dask):
+            return probe_fractions(console, config, label, label_fractions, repeats)
     if repeats is not None:
         raise typer.BadParameter("goes with --label-fractions only.", param_hint="--repeats")
-    records = probe_labels(config, label, console)
+    with folds_fitted(jobs, dask):
+        records = probe_labels(config, label, console)
     console.result(records[0] if len(records) == 1 else {"probes": records}, lambda: _show(console, records))
     for record in records:
         console.done(f"written to {record.folder}")

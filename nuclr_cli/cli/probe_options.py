@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from nuclr_cli.cli.options import WHERE
+
 PANEL = "How a label is read"
 
 Label = Annotated[
@@ -50,5 +52,13 @@ Parent = Annotated[
         metavar="NAME",
         rich_help_panel=PANEL,
         help="Coarser label (--label subclass --parent class): also ask parent first, then child.",
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Folds fitted at once; the numbers are the same. Default: one per core.",
+        rich_help_panel=WHERE,
     ),
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nuclr_cli.cli.console import Console
-from nuclr_cli.cli.options import ConfigFile, Seed, Settings, command
+from nuclr_cli.cli.options import WHERE, ConfigFile, DaskAddress, Seed, Settings, command
 from nuclr_cli.wording import counted
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _GRID = "What grows"
 _TRAINING = "Every point"
-_WHERE = "Where it runs"
 
 
 def register(app: typer.Typer) -> None:
@@ -86,30 +85,23 @@ def scale(
     ] = "default",
     gpus: Annotated[
         int | None,
-        typer.Option(help="0 is the CPU. Default: a GPU if there is one.", rich_help_panel=_WHERE),
+        typer.Option(help="0 is the CPU. Default: a GPU if there is one.", rich_help_panel=WHERE),
     ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(
             help="Points at once. Default: one beside a GPU, else cores / threads, at most 8.",
-            rich_help_panel=_WHERE,
+            rich_help_panel=WHERE,
         ),
     ] = None,
     threads: Annotated[
         int,
         typer.Option(
             help="CPU threads of each point; the last digits depend on it, not on --jobs.",
-            rich_help_panel=_WHERE,
+            rich_help_panel=WHERE,
         ),
     ] = 1,
-    dask: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Run the points on the workers of this Dask scheduler.",
-            rich_help_panel=_WHERE,
-        ),
-    ] = None,
+    dask: DaskAddress = None,
     config: ConfigFile = None,
     settings: Settings = None,
     seed: Seed = None,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nuclr_cli.evaluation.bootstrap import label_constant
+from nuclr_cli.evaluation.fold_workers import map_whole
 
 DEFAULT_PERMUTATIONS = 200
 _TIE = 1e-12
@@ -59,6 +60,7 @@ def permutation_test(
     on_step: Callable[[int, int], None] = lambda done, total: None,
     *,
     symmetric: bool = False,
+    bytes_each: int = 0,
 ) -> PermutationTest:
     """Compare the score of the true labels with that of permuted ones, everything refitted each time.
 
@@ -70,6 +72,7 @@ def permutation_test(
         seed: Seed of the draws.
         on_step: Called with (done, total) after each labelling.
         symmetric: The score stays the same when classes trade their names, as that of a refitted probe does.
+        bytes_each: What one score holds in memory, about; larger ones may go elsewhere (`fitted_by`).
     """
     observed = score(codes)
     constant = label_constant(subject, codes)
@@ -92,10 +95,9 @@ def permutation_test(
         labellings = (_within(group, len(names), codes, seed, i) for i in range(n_permutations))
         n = n_permutations
     null: list[float] = []
-    for labelling in labellings:
-        if exact and np.array_equal(labelling, codes):
-            continue
-        null.append(score(labelling))
+    others = (one for one in labellings if not (exact and np.array_equal(one, codes)))
+    for found, _ in map_whole(score, others, bytes_each):
+        null.append(found)
         on_step(len(null), n)
     values = np.array(null)
     p_value = (1 + int((values >= observed - _TIE).sum())) / (1 + n)

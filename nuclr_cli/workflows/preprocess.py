@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from nuclr_cli.data.store import Session, SessionKey
 from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.registry import Registry
 from nuclr_cli.wording import counted
+from nuclr_cli.workflows.dask_cluster import connect
 from nuclr_cli.workflows.info import summarise
 from nuclr_cli.workflows.population_folder import KnownFile, PopulationFolder, require_whole
+from nuclr_cli.workflows.preprocess_cluster import results_on
 from nuclr_cli.workflows.preprocess_plan import all_in_one, plan_jobs
 from nuclr_cli.workflows.preprocess_record import (
     PreprocessConfig,
@@ -22,7 +25,7 @@ from nuclr_cli.workflows.preprocess_record import (
     say_outcome,
 )
 from nuclr_cli.workflows.preprocess_source import Failure, SourceJob, SourceResult, process_source
-from nuclr_cli.workflows.reporting import Reporter, SilentReporter
+from nuclr_cli.workflows.reporting import Progress, Reporter, SilentReporter
 from nuclr_cli.workflows.source_files import changes, option_differences
 from nuclr_cli.workflows.worker_pool import results_of, usable_cores
 
@@ -37,7 +40,9 @@ def preprocess(config: PreprocessConfig, reporter: Reporter | None = None) -> Pr
 
     Raises:
         InputError: Nothing was written: a source is missing or unknown, two sources are the same session, the
-            files of a source were made with other options, or an option makes no sense.
+            files of a source were made with other options, an option makes no sense, or a Dask cluster cannot
+            be used.
+        MissingPackageError: `config.dask` is given and distributed is not installed.
         SourcesFailed: Some sources failed (its `record` has the rest). A single source raises its own error.
     """
     reporter = reporter or SilentReporter()
@@ -143,27 +148,14 @@ def _run(
     """
     if not jobs:
         return {}
-    cores = config.jobs or usable_cores()
-    tasks = ((job, folder.staging(n), cores > len(jobs)) for n, job in enumerate(jobs))
     results: dict[Path, SourceResult] = {}
     held: list[SourceResult] = []
-    try:
-        with (
-            results_of(process_source, tasks, min(cores, len(jobs))) as finished,
-            reporter.progress("preprocess", len(jobs), "sources") as progress,
-        ):
-            for done, result in enumerate(finished, start=1):
-                if result.job.key_is_stated or result.failure is not None:
-                    results[result.job.path] = _commit(result, folder)
-                else:
-                    held.append(result)
-                progress.update(done, result.job.path.name)
-    except BrokenExecutor:
-        raise InputError(
-            f"The system stopped a process that was reading one of {len(jobs)} sources, most likely "
-            "because memory ran out.",
-            "Run the same command with --jobs 1; it goes on with what is not written yet.",
-        ) from None
+    with _processed(config, jobs, folder, reporter) as finished:
+        for result in finished:
+            if result.job.key_is_stated or result.failure is not None:
+                results[result.job.path] = _commit(result, folder)
+            else:
+                held.append(result)
     sources_of: dict[SessionKey, list[Path]] = {}
     for result in held:
         for item in result.staged:
@@ -176,6 +168,37 @@ def _run(
         else:
             results[result.job.path] = _commit(result, folder)
     return results
+
+
+@contextmanager
+def _processed(
+    config: PreprocessConfig, jobs: Sequence[SourceJob], folder: PopulationFolder, reporter: Reporter
+) -> Iterator[Iterator[SourceResult]]:
+    """Results in the order of the jobs, from processes here or from a cluster; says how far they are."""
+    with ExitStack() as stack:
+        if config.dask is not None:
+            cluster = stack.enter_context(connect(config.dask))
+            bar = stack.enter_context(reporter.progress("preprocess", len(jobs), "sources"))
+            yield stack.enter_context(closing(results_on(cluster, jobs, folder, reporter, bar.update)))
+            return
+        cores = config.jobs or usable_cores()
+        tasks = ((job, folder.staging(n), cores > len(jobs)) for n, job in enumerate(jobs))
+        try:
+            found = stack.enter_context(results_of(process_source, tasks, min(cores, len(jobs))))
+            bar = stack.enter_context(reporter.progress("preprocess", len(jobs), "sources"))
+            yield _counted(found, bar)
+        except BrokenExecutor:
+            raise InputError(
+                f"The system stopped a process that was reading one of {len(jobs)} sources, most likely "
+                "because memory ran out.",
+                "Run the same command with --jobs 1; it goes on with what is not written yet.",
+            ) from None
+
+
+def _counted(results: Iterator[SourceResult], bar: Progress) -> Iterator[SourceResult]:
+    for done, result in enumerate(results, start=1):
+        yield result
+        bar.update(done, result.job.path.name)
 
 
 def _commit(result: SourceResult, folder: PopulationFolder) -> SourceResult:

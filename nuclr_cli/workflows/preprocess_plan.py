@@ -9,6 +9,7 @@ from pathlib import Path
 from nuclr_cli.api import Reader, ReadOptions
 from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.registry import Registry
+from nuclr_cli.workflows.dask_cluster import check_place
 from nuclr_cli.workflows.label_maps import LabelMap, read_label_map
 from nuclr_cli.workflows.labels import LabelTable, read_label_table
 from nuclr_cli.workflows.manifest import ManifestRow, mistaken_columns, read_manifest
@@ -33,8 +34,7 @@ def plan_jobs(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
         raise InputError(
             "--broadcast names a column of a manifest, and there is none.", "Add --manifest FILE.csv"
         )
-    if config.jobs is not None and config.jobs < 1:
-        raise InputError(f"--jobs {config.jobs} is not a number of processes.", "Use --jobs 1 or more.")
+    check_place(config.jobs, config.dask)
     for name in ("subject", "session"):
         value = getattr(config, name)
         if value is not None and not value.strip():

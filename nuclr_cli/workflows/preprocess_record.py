@@ -33,6 +33,7 @@ class PreprocessConfig:
         signal, timestamps, min_iscell, red_label, series, drop_nan_units, extractor: As in
             `nuclr_cli.api.ReadOptions`.
         jobs: Processes, None = as many as cores and sources. 1 keeps to one core.
+        dask: Address of a Dask scheduler whose workers read the sources, instead of processes here.
         overwrite: Replace files made from the same source.
         trust: Let pickles inside sources run.
         extra: Options of a single reader, by name.
@@ -60,6 +61,7 @@ class PreprocessConfig:
     drop_nan_units: bool = False
     extractor: str | None = None
     jobs: int | None = None
+    dask: str | None = None
     overwrite: bool = False
     trust: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.baselines import Representation, chance_scores, majority_predictions
 from nuclr_cli.evaluation.bootstrap import resampling_plan
+from nuclr_cli.evaluation.cross_prediction import fit_bytes
 from nuclr_cli.evaluation.metrics import confusion, per_class, scores
 from nuclr_cli.evaluation.nested import GRID, INNER_FOLDS
 from nuclr_cli.evaluation.permutation import PermutationTest, default_permutations, permutation_test
@@ -230,6 +231,9 @@ def _permute(question: Question, config: ProbeConfig, reporter: Reporter) -> Per
             lambda done, total: bar.update(done, f"of {total}"),
             # Units are shuffled class by class, in the order of the names: other names, other folds.
             symmetric=not (stratified and kind == "unit"),
+            bytes_each=fit_bytes(
+                question.source.table.embedding, question.codes, question.usable, question.variant
+            ),
         )
 
 

@@ -275,6 +275,7 @@ def _permute(
             n,
             config.seed,
             lambda done, total: bar.update(done, f"of {total}"),
+            bytes_each=prepared.bytes_each,
         )
 
 

@@ -149,7 +149,7 @@ def _plan(config: ScaleConfig, reporter: Reporter) -> _Plan:
     jobs = config.jobs
     if jobs is None:
         jobs = 1 if device.accelerator == "cuda" else min(usable_cores() // config.threads, MOST_JOBS)
-    elif config.dask is None and jobs * config.threads > usable_cores():
+    elif jobs * config.threads > usable_cores():
         reporter.warn(
             f"{jobs} points at once with {counted(config.threads, 'thread')} each, on "
             f"{counted(usable_cores(), 'core')}: they slow each other down"
@@ -188,6 +188,7 @@ def _run(
     outcomes, exit_code = run_jobs(
         folder,
         todo,
+        data=Path(plan.sweep.data),
         gpus=config.gpus,
         threads=config.threads,
         jobs=min(plan.jobs, len(todo)),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nuclr_cli.errors import InputError
+from nuclr_cli.workflows.dask_cluster import check_place
 from nuclr_cli.workflows.runs import DATA
 
 Axis = Literal["subjects", "units", "minutes", "parameters"]
@@ -82,9 +83,10 @@ class ScaleConfig:
         if not self.label:
             raise InputError("--label is empty.", "Name a label column, e.g. --label cell_type")
         counts = (("points", self.points), ("seeds", self.seeds), ("threads", self.threads))
-        for name, value in (*counts, ("jobs", self.jobs), ("steps", self.steps)):
+        for name, value in (*counts, ("steps", self.steps)):
             if value is not None and value < 1:
                 raise InputError(f"--{name} {value} is below 1.", f"Raise --{name}")
+        check_place(self.jobs, self.dask)
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed {self.seed} is not between 0 and 2**32 - 1.", "Choose another number")
         if self.epochs is not None and not (math.isfinite(self.epochs) and self.epochs > 0):

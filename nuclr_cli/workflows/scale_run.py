@@ -1,4 +1,4 @@
-"""Runs the points of a sweep through joblib: here, several at once, or on the workers of a Dask cluster.
+"""Runs the points of a sweep: here, several at once through joblib, or on the workers of a Dask cluster.
 
 Each point is a process of its own, so that torch's threads, signals and memory stay apart, and so that Dask's
 workers, which are daemonic, can start it.
@@ -7,7 +7,6 @@ workers, which are daemonic, can start it.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import secrets
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nuclr_cli.errors import InputError, MissingPackageError
+from nuclr_cli.workflows.dask_cluster import Cluster, connect
 from nuclr_cli.workflows.metrics_log import last_step
 from nuclr_cli.workflows.reporting import Progress, Reporter
 from nuclr_cli.workflows.scale_folder import POINT_FILE, RUN_NAME, point_folder
@@ -31,7 +30,6 @@ from nuclr_cli.workflows.signals import StopRequest
 
 _LOOK_EVERY_S = 0.2
 _SAY_EVERY_S = 2.0
-_CONNECT_S = 30
 
 
 @dataclass(frozen=True)
@@ -133,6 +131,7 @@ def run_jobs(
     folder: Path,
     points: Sequence[PointSpec],
     *,
+    data: Path,
     gpus: int | None,
     threads: int,
     jobs: int,
@@ -144,6 +143,7 @@ def run_jobs(
     Args:
         folder: Of the sweep.
         points: To be done.
+        data: DATA folder, which all workers must see.
         gpus, threads: Of each point.
         jobs: Points at once, here.
         dask: Address of a scheduler, or None.
@@ -154,10 +154,8 @@ def run_jobs(
 
     Raises:
         MissingPackageError: `dask` is given and distributed is not installed.
-        InputError: The scheduler cannot be reached, or has no workers.
+        InputError: The cluster cannot be reached, sees other files, has another nuclr, or lost a point.
     """
-    import joblib
-
     stop_file = folder / f".stop-{os.getpid()}-{secrets.token_hex(4)}"
     work = [
         Job(
@@ -170,58 +168,32 @@ def run_jobs(
         for point in points
     ]
     try:
-        with (
-            _backend(dask, jobs) as backend,
-            StopRequest() as stop,
-            reporter.progress("sweep", len(points), "points") as bar,
-            _watching(folder, points, stop, stop_file, bar),
-            joblib.parallel_config(**backend),
-        ):
-            outcomes = _all(work, dask)
+        with contextlib.ExitStack() as stack:
+            cluster = None if dask is None else stack.enter_context(connect(dask))
+            if cluster is not None:
+                cluster.require_shared(folder, [data])
+            stop = stack.enter_context(StopRequest())
+            bar = stack.enter_context(reporter.progress("sweep", len(points), "points"))
+            stack.enter_context(_watching(folder, points, stop, stop_file, bar))
+            outcomes = _here(work, jobs) if cluster is None else _elsewhere(work, cluster)
         return outcomes, stop.exit_code
     finally:
         stop_file.unlink(missing_ok=True)
 
 
-def _all(work: Sequence[Job], dask: str | None) -> list[Outcome]:
+def _here(work: Sequence[Job], jobs: int) -> list[Outcome]:
+    """Threads do: each only waits for the process of a point."""
     import joblib
 
-    parallel = joblib.Parallel(batch_size=1, pre_dispatch="all")
-    try:
-        outcomes: list[Outcome] = parallel(joblib.delayed(run_job)(job) for job in work)
-    except Exception as error:
-        if dask is None:
-            raise
-        raise InputError(  # a worker without nuclr, or one that died again and again
-            f"A Dask worker could not run a point: {type(error).__name__}: {error}.",
-            "Every worker needs nuclr installed; the same command does what is left",
-        ) from error
+    parallel = joblib.Parallel(n_jobs=jobs, backend="threading", batch_size=1, pre_dispatch="all")
+    outcomes: list[Outcome] = parallel(joblib.delayed(run_job)(job) for job in work)
     return outcomes
 
 
-@contextmanager
-def _backend(dask: str | None, jobs: int) -> Iterator[dict[str, Any]]:
-    """What joblib is told. Threads do here: each only waits for the process of a point."""
-    if dask is None:
-        yield {"backend": "threading", "n_jobs": jobs}
-        return
-    try:
-        distributed: Any = importlib.import_module("distributed")
-    except ModuleNotFoundError:
-        raise MissingPackageError("distributed", "--dask") from None
-    try:
-        client = distributed.Client(dask, timeout=_CONNECT_S, set_as_default=True)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"No Dask scheduler answers at {dask}: {error}.",
-            "Start one with `dask scheduler` and workers with `dask worker ADDRESS`, and name its address",
-        ) from None
-    with client:
-        if not client.scheduler_info()["workers"]:
-            raise InputError(
-                f"The Dask scheduler at {dask} has no workers.", f"Start some: dask worker {dask}"
-            )
-        yield {"backend": "dask", "n_jobs": -1}
+def _elsewhere(work: Sequence[Job], cluster: Cluster) -> list[Outcome]:
+    """A worker that is killed takes its point's process with it; another one goes on with the point."""
+    found = dict(cluster.results(run_job, [(job,) for job in work], alone=False))
+    return [found[n] for n in range(len(work))]
 
 
 @contextmanager
