@@ -31,6 +31,14 @@ def pretrain(
             metavar="A,B|FILE", help="Subjects that pretraining must not see, for zero-shot probes."
         ),
     ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHOSE",
+            help="subject or session: each comes equally often; same as --set data.balance=WHOSE. "
+            "Default: none, every window once an epoch.",
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; same as --set train.steps=N.")] = None,
     gpus: Annotated[
         int | None, typer.Option(help="GPUs of a machine; 0 is the CPU. Default: a GPU if there is one.")
@@ -58,6 +66,8 @@ def pretrain(
     changes = {**(read_toml(config) if config else {}), **parse_settings(settings or [])}
     if steps is not None:
         changes["train.steps"] = str(steps)
+    if balance is not None:
+        changes["data.balance"] = balance
     record = work(
         PretrainConfig(
             data=data,

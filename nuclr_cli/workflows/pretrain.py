@@ -132,6 +132,9 @@ def _train(begun: Begun, device: Device, ranks: Ranks, reporter: Reporter, began
             rank=ranks.rank,
             world=ranks.world,
             num_workers=workers,
+            balance=settings.data.balance,
+            prefetch=train.prefetch,
+            pin_memory=device.accelerator == "cuda",
             state=trainer.stream_state,
         )
         trainer.barren_limit = 2 * stream.steps_in_epoch(1) + train.batch_windows
