@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nuclr_cli.cli.console import Console
-from nuclr_cli.cli.options import command
+from nuclr_cli.cli.options import CacheFolder, CacheSize, command
 from nuclr_cli.wording import counted
 
 
@@ -21,7 +21,10 @@ def register(app: typer.Typer) -> None:
 def embed(
     console: Console,
     data: Annotated[
-        Path | None, typer.Argument(metavar="[DATA]", help="Sessions. Default: those the run was trained on.")
+        Path | None,
+        typer.Argument(
+            metavar="[DATA]", help="Sessions: folder, file or URL. Default: those the run was trained on."
+        ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder or name. Default: the newest.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("nuclr-runs"),
@@ -47,14 +50,29 @@ def embed(
         str | None, typer.Option(metavar="NAME", help="Label of --select val-f1.")
     ] = None,
     gpus: Annotated[int | None, typer.Option(help="0 is the CPU. Default: a GPU if there is one.")] = None,
+    cache: CacheFolder = None,
+    cache_size: CacheSize = None,
 ) -> None:
     """Turn every unit into one vector with a trained encoder: one row a unit, also for animals never seen."""
+    from nuclr_cli.data.remote import text_of
+    from nuclr_cli.workflows.data_place import chosen_cache
     from nuclr_cli.workflows.embed import EmbedConfig
     from nuclr_cli.workflows.embed import embed as work
 
     console.speak_once()
     record = work(
-        EmbedConfig(data, run, runs, out, checkpoint, gpus, limit, select=select, select_label=select_label),
+        EmbedConfig(
+            data,
+            run,
+            runs,
+            out,
+            checkpoint,
+            gpus,
+            limit,
+            select=select,
+            select_label=select_label,
+            cache=chosen_cache(cache, cache_size),
+        ),
         console,
     )
 
@@ -105,7 +123,9 @@ def embed(
         "--run": run,
         "--runs": None if runs == Path("nuclr-runs") else runs,
     }
-    places = "".join(f" {option} {shlex.quote(str(path))}" for option, path in given.items() if path)
+    places = "".join(
+        f" {option} {shlex.quote(text_of(Path(path)))}" for option, path in given.items() if path
+    )
     if record.labels:
         label = "cell_type" if "cell_type" in record.labels else record.labels[0]
         console.next_step(f"nuclr probe --label {shlex.quote(label)}{places}")
