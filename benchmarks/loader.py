@@ -93,6 +93,7 @@ def ours(data: Path, workers: int) -> Iterator[tuple[int, int]]:
         seed=0,
         batch_windows=BATCH,
         max_tokens=10**9,
+        min_units=1,
         num_workers=workers,
     )
     with stream:
@@ -171,7 +172,7 @@ def same_counts(data: Path) -> None:
         index = DatasetIndex(session.path.stem, start_s, start_s + TOKENS.spikes.window_s)
         counts = brain[index].spikes_binned.binned_counts.T
         view = make_view(session, start_s, TOKENS)
-        if not np.array_equal(counts[view.rows], view.inputs.reshape(len(view.rows), -1)):
+        if not np.array_equal(counts[view.rows], view.inputs.reshape(-1, TOKENS.spikes.n_bins)):
             raise SystemExit(f"{session.path.name}: the two ways count other spikes")
 
 
