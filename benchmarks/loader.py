@@ -129,7 +129,7 @@ class BrainPairs(torch.utils.data.Dataset[Any]):
             counts = self.brain[one].spikes_binned.binned_counts.T
             kept = np.sort(rng.permutation(len(counts))[: round(rng.uniform(0.5, 1.0) * len(counts))])
             kept = kept[counts[kept].max(axis=1) > 0]
-            inputs = counts[kept].reshape(len(kept), TOKENS.spikes.n_patches, -1)
+            inputs = counts[kept].reshape(-1, TOKENS.spikes.n_patches, TOKENS.spikes.samples_per_patch)
             views.append((torch.from_numpy(inputs.astype(np.float32, copy=False)), torch.from_numpy(kept)))
         return views
 
