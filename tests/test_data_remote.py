@@ -119,7 +119,7 @@ def leftovers(cache: Cache) -> list[Path]:
         ("github://owner:repo@main/data", "github://owner:repo@main/data"),
         ("relative/data", None),
         ("/absolute/data", None),
-        ("C:/Users/me", None),
+        ("C:/data", None),
         ("odd:name/data", None),
     ],
 )

@@ -13,9 +13,8 @@ import torch
 
 from nuclr_cli.data.open_files import MOST_MAPPED, most_mapped
 from nuclr_cli.data.pretrain_stream import PretrainStream
-from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.shares import PackedShare, ShareViews, StreamState
-from nuclr_cli.data.store import SourceRecord, write_population
+from nuclr_cli.data.store import Session, SourceRecord, write_population
 from nuclr_cli.data.tokens import TokenSpec
 from nuclr_cli.errors import InputError
 from nuclr_cli.testing.simulate import tiny_population
@@ -34,6 +33,10 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         write_population(population, folder / f"{number}.h5", source=SourceRecord("made", "test", ""))
     return folder
+
+
+def some(folder: Path, number: int) -> list[Session]:
+    return [Session(path) for path in sorted(folder.iterdir())[:number]]
 
 
 # Draws two epochs and counts the descriptors of this process and of its loader workers after each step.
@@ -93,12 +96,12 @@ def test_how_many_files_stay_mapped_follows_the_systems_limit() -> None:
 
 
 def test_what_goes_to_a_worker_is_small_and_holds_nothing_open(many: Path) -> None:
-    sessions = open_sessions(many)
+    sessions = some(many, 100)
     views = ShareViews(tuple(sessions), TokenSpec(), 0, (0.5, 1.0), 2, 1000)
     for session in sessions[:40]:
         assert len(session.spikes.times)  # mapped here
     packed = pickle.dumps(views)
-    assert len(packed) < N_SESSIONS * (len(str(many)) + 100)
+    assert len(packed) < 100 * (len(str(many)) + 100)
     again = pickle.loads(packed)
     assert all(session._spikes is None and "_contents" not in vars(session) for session in again.sessions)
     assert [session.key for session in again.sessions] == [session.key for session in sessions]
@@ -163,7 +166,7 @@ def test_pinning_asks_torch_for_pinned_inputs(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_steps_for_a_gpu_are_in_pinned_memory(many: Path, workers: int) -> None:
-    sessions = open_sessions(many)[:4]
+    sessions = some(many, 4)
     with PretrainStream(
         sessions,
         TokenSpec(),
@@ -181,7 +184,7 @@ def test_steps_for_a_gpu_are_in_pinned_memory(many: Path, workers: int) -> None:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to pin for")
 def test_asking_for_pinned_memory_without_a_gpu_says_nothing(many: Path) -> None:
-    sessions = open_sessions(many)[:4]
+    sessions = some(many, 4)
     steps = []
     for options in ({}, {"pin_memory": True, "num_workers": 1, "prefetch": 3}):
         with PretrainStream(
@@ -203,7 +206,7 @@ def test_asking_for_pinned_memory_without_a_gpu_says_nothing(many: Path) -> None
 def test_drawing_nothing_ahead_is_refused(many: Path) -> None:
     with pytest.raises(InputError, match=r"train\.prefetch is 0"):
         PretrainStream(
-            open_sessions(many)[:1],
+            some(many, 1),
             TokenSpec(),
             seed=0,
             batch_windows=4,
