@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nuclr_cli.api import Population, Spikes
-from nuclr_cli.data.mapping import RecentlyUsed
+from nuclr_cli.data.open_files import RecentlyUsed
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import Session, SessionKey, SourceRecord, write_population
 from nuclr_cli.errors import InputError
@@ -180,7 +180,7 @@ def test_the_least_recently_used_mapping_goes_first():
             self.mapped = False
 
     holders = [Holder() for _ in range(4)]
-    recent = RecentlyUsed(3)
+    recent = RecentlyUsed(lambda: 3)
     for number in (0, 1, 2, 0, 3):
         recent.used(holders[number])
     assert [holder.mapped for holder in holders] == [True, False, True, True]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nuclr_cli.cli.console import Console
-from nuclr_cli.cli.options import command
+from nuclr_cli.cli.options import CacheFolder, CacheSize, command
 from nuclr_cli.wording import counted
 
 
@@ -21,7 +21,10 @@ def register(app: typer.Typer) -> None:
 def embed(
     console: Console,
     data: Annotated[
-        Path | None, typer.Argument(metavar="[DATA]", help="Sessions. Default: those the run was trained on.")
+        Path | None,
+        typer.Argument(
+            metavar="[DATA]", help="Sessions: folder, file or URL. Default: those the run was trained on."
+        ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder or name. Default: the newest.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("nuclr-runs"),
@@ -54,8 +57,12 @@ def embed(
     processes_per_window: Annotated[
         int, typer.Option(metavar="N", help="Processes that share the units of a window; for huge ones.")
     ] = 1,
+    cache: CacheFolder = None,
+    cache_size: CacheSize = None,
 ) -> None:
     """Turn every unit into one vector with a trained encoder: one row a unit, also for animals never seen."""
+    from nuclr_cli.data.remote import text_of
+    from nuclr_cli.workflows.data_place import chosen_cache
     from nuclr_cli.workflows.embed import EmbedConfig
     from nuclr_cli.workflows.embed import embed as work
 
@@ -66,6 +73,7 @@ def embed(
             select=select,
             select_label=select_label,
             processes_per_window=processes_per_window,
+            cache=chosen_cache(cache, cache_size),
         ),
         console,
     )
@@ -117,7 +125,9 @@ def embed(
         "--run": run,
         "--runs": None if runs == Path("nuclr-runs") else runs,
     }
-    places = "".join(f" {option} {shlex.quote(str(path))}" for option, path in given.items() if path)
+    places = "".join(
+        f" {option} {shlex.quote(text_of(Path(path)))}" for option, path in given.items() if path
+    )
     if record.labels:
         label = "cell_type" if "cell_type" in record.labels else record.labels[0]
         console.next_step(f"nuclr probe --label {shlex.quote(label)}{places}")

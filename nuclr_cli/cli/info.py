@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nuclr_cli.cli.console import Console
-from nuclr_cli.cli.options import command
+from nuclr_cli.cli.options import CacheFolder, CacheSize, command
 from nuclr_cli.errors import InputError
 from nuclr_cli.wording import counted
 
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
     def info(
         console: Console,
         data: Annotated[
-            Path, typer.Argument(metavar="[DATA]", help="Folder of population files, or one file.")
+            Path, typer.Argument(metavar="[DATA]", help="Folder of population files, one file, or a URL.")
         ] = Path("nuclr-data"),
         verify: Annotated[
             bool, typer.Option("--verify", help="Compare every dataset with its checksum.")
@@ -34,12 +34,15 @@ def register(app: typer.Typer) -> None:
             Path | None,
             typer.Option(metavar="PNG|DIR", help="Draw each session: raster or traces, and the mean."),
         ] = None,
+        cache: CacheFolder = None,
+        cache_size: CacheSize = None,
     ) -> None:
         """List the sessions of a data folder: units, minutes, rates, gaps, labels with counts, warnings."""
+        from nuclr_cli.workflows.data_place import chosen_cache
         from nuclr_cli.workflows.info import InfoConfig
         from nuclr_cli.workflows.info import info as run
 
-        record = run(InfoConfig(data, verify, plot), console)
+        record = run(InfoConfig(data, verify, plot, chosen_cache(cache, cache_size)), console)
         console.result(record, lambda: _render(console, record))
         for file in record.unusable:
             console.warn(file.what)

@@ -21,6 +21,18 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. train.steps=500. Repeatable."),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.")]
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="FOLDER",
+        help="Read sessions through copies here. For a URL by default $NUCLR_CACHE or the platform's folder.",
+    ),
+]
+CacheSize = Annotated[
+    float | None,
+    typer.Option("--cache-size", metavar="GB", help="Most that the cache may hold. Default: no limit."),
+]
 WHERE = "Where it runs"
 """Panel of the options that say where, and how much of it at once."""
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nuclr_cli.cli.console import Console
-from nuclr_cli.cli.options import ConfigFile, Seed, Settings, command
+from nuclr_cli.cli.options import CacheFolder, CacheSize, ConfigFile, Seed, Settings, command
 from nuclr_cli.wording import counted
 
 
@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def pretrain(
     console: Console,
-    data: Annotated[Path, typer.Argument(metavar="[DATA]", help="Folder of sessions.")] = Path("nuclr-data"),
+    data: Annotated[Path, typer.Argument(metavar="[DATA]", help="Sessions: folder, file or URL.")] = Path(
+        "nuclr-data"
+    ),
     preset: Annotated[
         str | None, typer.Option(help="ephys, calcium or tiny. Default: by modality on a GPU, tiny on a CPU.")
     ] = None,
@@ -29,6 +31,14 @@ def pretrain(
         str | None,
         typer.Option(
             metavar="A,B|FILE", help="Subjects that pretraining must not see, for zero-shot probes."
+        ),
+    ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHOSE",
+            help="subject or session: each comes equally often; same as --set data.balance=WHOSE. "
+            "Default: none, every window once an epoch.",
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; same as --set train.steps=N.")] = None,
@@ -44,12 +54,15 @@ def pretrain(
     init_from: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Start from the weights of another run.")
     ] = None,
+    cache: CacheFolder = None,
+    cache_size: CacheSize = None,
     config: ConfigFile = None,
     settings: Settings = None,
     seed: Seed = None,
 ) -> None:
     """Train the encoder on sessions, without labels. Stops cleanly on Ctrl-C or SIGTERM; --resume goes on."""
     from nuclr_cli.workflows.config import parse_settings, read_toml
+    from nuclr_cli.workflows.data_place import chosen_cache
     from nuclr_cli.workflows.pretrain import PretrainConfig
     from nuclr_cli.workflows.pretrain import pretrain as work
     from nuclr_cli.workflows.pretrain_sessions import read_subject_list
@@ -58,6 +71,8 @@ def pretrain(
     changes = {**(read_toml(config) if config else {}), **parse_settings(settings or [])}
     if steps is not None:
         changes["train.steps"] = str(steps)
+    if balance is not None:
+        changes["data.balance"] = balance
     record = work(
         PretrainConfig(
             data=data,
@@ -71,6 +86,7 @@ def pretrain(
             nodes=nodes,
             resume=resume,
             init_from=init_from,
+            cache=chosen_cache(cache, cache_size),
         ),
         console,
     )

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import threading
-import weakref
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +12,6 @@ from numpy.typing import NDArray
 from nuclr_cli.api import CalciumTraces
 from nuclr_cli.data.reading import Contents, Extent, file_stamp, read_whole
 from nuclr_cli.errors import InputError
-
-#: Sessions whose files stay mapped at once. Each mapping costs a file descriptor, and 1024 is a common limit.
-MAX_MAPPED = 256
 
 
 class SpikeTrain(NamedTuple):
@@ -92,31 +86,3 @@ def _map(path: Path, contents: Contents) -> dict[str, NDArray[Any]]:
 
 def _end(extent: Extent) -> int:
     return (extent.offset or 0) + extent.dtype.itemsize * math.prod(extent.shape)
-
-
-class Unmappable(Protocol):
-    """Something that holds a mapping and can let go of it."""
-
-    def unmap(self) -> None: ...
-
-
-class RecentlyUsed:
-    """Keeps at most `limit` holders mapped; the one not used for longest lets go first."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._holders: OrderedDict[int, weakref.ref[Unmappable]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def used(self, holder: Unmappable) -> None:
-        with self._lock:
-            self._holders[id(holder)] = weakref.ref(holder)
-            self._holders.move_to_end(id(holder))
-            while len(self._holders) > self._limit:
-                oldest = self._holders.popitem(last=False)[1]()
-                if oldest is not None:
-                    oldest.unmap()
-
-    def forget(self, holder: Unmappable) -> None:
-        with self._lock:
-            self._holders.pop(id(holder), None)

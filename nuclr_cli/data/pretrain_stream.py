@@ -16,6 +16,7 @@ from weakref import WeakSet
 import torch
 from torch.utils.data import DataLoader
 
+from nuclr_cli.data.balance import Balance
 from nuclr_cli.data.batch import PairBatch
 from nuclr_cli.data.recording import Recording
 from nuclr_cli.data.shares import (
@@ -27,7 +28,7 @@ from nuclr_cli.data.shares import (
     leave_signals_to_parent,
 )
 from nuclr_cli.data.tokens import TokenSpec
-from nuclr_cli.data.windows import SkippedSession, TrainingWindows, Window
+from nuclr_cli.data.windows import EpochWindows, SkippedSession, TrainingWindows
 from nuclr_cli.errors import InputError, NuclrError
 
 __all__ = ["PretrainStream", "StepBatch", "StreamCounters", "StreamState", "deal_by_cost"]
@@ -80,6 +81,10 @@ class PretrainStream:
         min_units: Active units each view needs.
         rank, world: This process and the number of processes.
         num_workers: Loader processes; 0 = draw in this process. Changes no view.
+        balance: Whose windows come equally often in an epoch.
+        prefetch: Steps that each loader process draws ahead.
+        pin_memory: Lay what a step holds in memory from which a GPU copies while it computes; without a GPU
+            this does nothing.
         state: Where to start.
         start_method: How worker processes start (``fork``, ``spawn``, ``forkserver``); None = the default of
             the platform.
@@ -105,20 +110,26 @@ class PretrainStream:
         rank: int = 0,
         world: int = 1,
         num_workers: int = 0,
+        balance: Balance = "none",
+        prefetch: int = 2,
+        pin_memory: bool = False,
         state: StreamState | None = None,
         start_method: str | None = None,
     ) -> None:
-        _check_options(batch_windows, max_tokens, dropout, min_units, rank, world, num_workers)
-        self._windows = TrainingWindows(sessions, tokens, min_units=min_units)
+        _check_options(batch_windows, max_tokens, dropout, min_units, rank, world, num_workers, prefetch)
+        self._windows = TrainingWindows(sessions, tokens, min_units=min_units, balance=balance)
         self._views = ShareViews(tuple(sessions), tokens, seed, dropout, min_units, max_tokens)
         self._seed, self._batch_windows = seed, batch_windows
         self._rank, self._world = rank, world
         self._num_workers, self._start_method = num_workers, start_method
+        self._prefetch = prefetch
+        # The loader warns when it is told to pin and there is no GPU.
+        self._pin_memory = pin_memory and torch.cuda.is_available()
         self._state = StreamState() if state is None else state
         self._counters = StreamCounters()
         self._barren = 0
         self._running: Generator[StepBatch] | None = None
-        self._epoch: tuple[int, list[Window]] | None = None
+        self._epoch: tuple[int, EpochWindows] | None = None
 
     @property
     def skipped(self) -> tuple[SkippedSession, ...]:
@@ -170,6 +181,8 @@ class PretrainStream:
             batch_size=None,
             sampler=self._shares(self._state),
             num_workers=self._num_workers,
+            prefetch_factor=self._prefetch if self._num_workers else None,
+            pin_memory=self._pin_memory,
             multiprocessing_context=self._start_method if self._num_workers else None,
             worker_init_fn=leave_signals_to_parent if self._num_workers else None,
             generator=torch.Generator(),
@@ -207,7 +220,7 @@ class PretrainStream:
             mine = deal_by_cost(costs, self._world)[self._rank]
             yield Share(tuple(drawn[place] for place in mine), state)
 
-    def _windows_of(self, epoch: int) -> list[Window]:
+    def _windows_of(self, epoch: int) -> EpochWindows:
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = (epoch, self._windows.epoch(self._seed, epoch))
         return self._epoch[1]
@@ -279,12 +292,14 @@ def _check_options(
     rank: int,
     world: int,
     num_workers: int,
+    prefetch: int,
 ) -> None:
     for name, value, least in (
         ("train.batch_windows", batch_windows, 1),
         ("train.max_tokens", max_tokens, 1),
         ("views.min_units", min_units, 1),
         ("train.workers", num_workers, 0),
+        ("train.prefetch", prefetch, 1),
     ):
         if value < least:
             raise InputError(f"{name} is {value}; at least {least} is needed.", f"--set {name}={least}")

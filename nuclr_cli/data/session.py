@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from nuclr_cli.api import CalciumTraces, Modality, Population, Spikes
 from nuclr_cli.data.check import check_population
 from nuclr_cli.data.foreign import frames_inside
-from nuclr_cli.data.mapping import MAX_MAPPED, RecentlyUsed, SpikeTrain, map_calcium, map_spikes
+from nuclr_cli.data.mapping import SpikeTrain, map_calcium, map_spikes
 from nuclr_cli.data.meta import StoredMeta
+from nuclr_cli.data.open_files import RecentlyUsed
 from nuclr_cli.data.reading import Contents, read_contents
 from nuclr_cli.data.writing import trace_scale
 from nuclr_cli.errors import InputError
 
-_recently_mapped = RecentlyUsed(MAX_MAPPED)
+_recently_mapped = RecentlyUsed()
 
 
 @dataclass(frozen=True, order=True)

@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+from nuclr_cli.data.remote import url_of
 from nuclr_cli.data.session import Session, SessionKey
 from nuclr_cli.errors import InputError
 
 
 def open_sessions(
-    data: Path, *, check_foreign: bool = True, unusable: dict[Path, InputError] | None = None
+    data: Path,
+    *,
+    check_foreign: bool = True,
+    unusable: dict[Path, InputError] | None = None,
+    files: Mapping[Path, str] | None = None,
 ) -> list[Session]:
-    """All sessions of a folder (every ``*.h5`` below it) or of one file, sorted by key.
+    """All sessions of a folder (every ``*.h5`` below it), of one file or of a URL, sorted by key.
 
     Hidden files and folders are passed over, and so are the temporary files of a killed writer.
 
     Args:
-        data: A folder or a file.
+        data: A folder, a file or a URL, whose files are fetched into the default cache.
         check_foreign: Run `Session.check` on files that nuclr did not write; it reads all of their data.
         unusable: Gets the files that are damaged or have another layout, each with its error; None = the
             first of them is an error.
+        files: Copies of the files of `data`, where they are here already, and what each is a copy of.
 
     Raises:
         InputError: Nothing there; a file that is damaged or has another layout; two files with the same key.
     """
     data = Path(data)
-    if not data.exists():
+    if files is None and url_of(data):
+        from nuclr_cli.data.file_cache import Cache, cache_folder, fetch_all
+
+        files = fetch_all(data, Cache(cache_folder()))
+    if files is None and not data.exists():
         raise InputError(f"{data} does not exist.", "Make it with `nuclr preprocess SOURCE -o " + f"{data}`.")
-    paths = population_files(data)
+    paths = population_files(data) if files is None else list(files)
     if not paths:
         raise InputError(
             f"{data} holds no population file (*.h5).", f"Make some with `nuclr preprocess SOURCE -o {data}`."
         )
+    names = files or {}
     by_key: dict[SessionKey, Session] = {}
     for session in map(Session, paths):
         try:
@@ -46,9 +58,10 @@ def open_sessions(
             continue
         first = by_key.setdefault(key, session)
         if first is not session:
+            one, two = (names.get(path, str(path)) for path in (first.path, session.path))
             raise InputError(
-                f"{first.path} and {session.path} are both subject {session.key.subject!r}, session "
-                f"{session.key.session!r}, population {session.key.population!r}.",
+                f"{one} and {two} are both subject {key.subject!r}, session {key.session!r}, population "
+                f"{key.population!r}.",
                 "Remove one, or preprocess one of them again with another --subject or --session.",
             )
     return [by_key[key] for key in sorted(by_key)]

@@ -6,7 +6,7 @@ import math
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,13 @@ class PackedShare:
     state_after: StreamState
     drawn: tuple[DrawnWindow, ...]
     dropped: Mapping[str, int]
+
+    def pin_memory(self) -> PackedShare:
+        """The same share with its inputs in pinned memory, from which a GPU copies while it computes.
+
+        The loader calls it, by this name. Without a GPU the share is returned as it is.
+        """
+        return replace(self, flat=self.flat.pin_memory()) if torch.cuda.is_available() else self
 
     def unpack(self) -> list[PairBatch]:
         """The micro-batches; their inputs are views into `flat`."""

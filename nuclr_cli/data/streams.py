@@ -28,6 +28,7 @@ class Purpose(StrEnum):
     MODEL = "model"
     UNITS = "units"
     SUBJECTS = "subjects"
+    BALANCE = "balance"
 
 
 def stream(seed: int, epoch: int, index: int, purpose: Purpose) -> np.random.Generator:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nuclr_cli.api import Modality
+from nuclr_cli.data.balance import Balance, balanced_choice, groups_of
 from nuclr_cli.data.recording import Recording
 from nuclr_cli.data.session import SessionKey
 from nuclr_cli.data.streams import Purpose, random_order, stream
@@ -48,6 +50,43 @@ class SkippedSession:
     reason: str
 
 
+class EpochWindows(Sequence[Window]):
+    """Windows of one epoch in the order in which they are drawn.
+
+    Ten thousand one-hour sessions have millions of windows: they are kept as arrays, 12 bytes each, and made
+    when they are asked for.
+
+    Args:
+        session: (L,) int32 `Window.session`.
+        start_s: (L,) float64 `Window.start_s`.
+        modality: Of each session.
+    """
+
+    def __init__(
+        self, session: NDArray[np.int32], start_s: NDArray[np.float64], modality: Sequence[Modality]
+    ) -> None:
+        self._session, self._start_s, self._modality = session, start_s, modality
+
+    def __len__(self) -> int:
+        return len(self._session)
+
+    @overload
+    def __getitem__(self, place: int) -> Window: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Window]: ...
+    def __getitem__(self, place: int | slice) -> Window | list[Window]:
+        if isinstance(place, slice):
+            pairs = zip(self._session[place].tolist(), self._start_s[place].tolist(), strict=True)
+            return [Window(session, start_s, self._modality[session]) for session, start_s in pairs]
+        session = int(self._session[place])
+        return Window(session, float(self._start_s[place]), self._modality[session])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EpochWindows) and self[:] == other[:]
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class TrainingWindows:
     """The windows of any epoch.
 
@@ -55,6 +94,7 @@ class TrainingWindows:
         sessions: All sessions; `Window.session` counts in this list.
         tokens: Window lengths by modality.
         min_units: Units a view needs; a session with fewer is skipped.
+        balance: Whose windows come equally often in an epoch; see `nuclr_cli.data.balance`.
 
     Attributes:
         usable: Indices of the sessions that have windows.
@@ -64,7 +104,14 @@ class TrainingWindows:
         InputError: No session is usable.
     """
 
-    def __init__(self, sessions: Sequence[Recording], tokens: TokenSpec, *, min_units: int = 1) -> None:
+    def __init__(
+        self,
+        sessions: Sequence[Recording],
+        tokens: TokenSpec,
+        *,
+        min_units: int = 1,
+        balance: Balance = "none",
+    ) -> None:
         self._modality = [session.modality for session in sessions]
         self._window_s = [tokens.of(modality).window_s for modality in self._modality]
         self._intervals: dict[int, NDArray[np.float64]] = {}
@@ -80,6 +127,9 @@ class TrainingWindows:
                 self._intervals[number] = intervals
         self.usable: tuple[int, ...] = tuple(self._intervals)
         self.skipped: tuple[SkippedSession, ...] = tuple(skipped)
+        self._group: NDArray[np.int64] | None = None
+        if balance != "none":
+            self._group = groups_of([session.key for session in sessions], balance)
         if not self.usable:
             raise InputError(
                 f"None of {len(sessions)} sessions can be used for training. {_summary(self.skipped)}",
@@ -94,23 +144,31 @@ class TrainingWindows:
             for number, intervals in self._intervals.items()
         )
 
-    def epoch(self, seed: int, epoch: int) -> list[Window]:
+    def epoch(self, seed: int, epoch: int) -> EpochWindows:
         """Windows of one epoch in the order in which they are drawn.
 
         Each interval is tiled from an offset that is uniform over one window length; the tiles do not
-        overlap. Never empty.
+        overlap. Every tile comes once, unless the sessions are balanced: then as `balanced_choice` says.
+        Never empty.
         """
-        windows: list[Window] = []
+        numbers: list[int] = []
+        starts: list[NDArray[np.float64]] = []
         for number, intervals in self._intervals.items():
-            window_s, modality = self._window_s[number], self._modality[number]
+            window_s = self._window_s[number]
             offsets = stream(seed, epoch, number, Purpose.OFFSET).random(len(intervals)) * window_s
             for (start, end), offset in zip(intervals.tolist(), offsets.tolist(), strict=True):
                 # With slack an interval of two windows may be a hair shorter, so one window is always there.
                 n_tiles = max(1, math.floor((end - start - offset) / window_s))
                 first = min(start + offset, end - n_tiles * window_s)
-                windows += [Window(number, first + tile * window_s, modality) for tile in range(n_tiles)]
-        order = random_order(len(windows), stream(seed, epoch, 0, Purpose.ORDER))
-        return [windows[place] for place in order.tolist()]
+                numbers.append(number)
+                starts.append(first + np.arange(n_tiles) * window_s)
+        session = np.repeat(np.array(numbers, dtype=np.int32), [len(part) for part in starts])
+        start_s = np.concatenate(starts)
+        if self._group is not None:
+            chosen = balanced_choice(self._group[session], seed, epoch)
+            session, start_s = session[chosen], start_s[chosen]
+        order = random_order(len(session), stream(seed, epoch, 0, Purpose.ORDER))
+        return EpochWindows(session[order], start_s[order], self._modality)
 
 
 def long_enough(intervals: NDArray[np.float64], length_s: float) -> NDArray[np.float64]:

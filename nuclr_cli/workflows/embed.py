@@ -20,12 +20,15 @@ from nuclr_cli.data.embeddings import (
     load_embeddings,
     write_embeddings,
 )
+from nuclr_cli.data.file_cache import Cache
+from nuclr_cli.data.remote import text_of, url_of
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import Session
 from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.diagnostics import Halves, diagnose
 from nuclr_cli.model.rankme import rankme
 from nuclr_cli.workflows.checkpoints import Checkpoint, load_checkpoint, steps_available, take_weights
+from nuclr_cli.workflows.data_place import open_data
 from nuclr_cli.workflows.devices import Device, choose_device
 from nuclr_cli.workflows.embed_record import EmbedRecord, embed_record
 from nuclr_cli.workflows.embed_select import Selection, SelectRule, check_rule, select_checkpoint
@@ -56,6 +59,7 @@ class EmbedConfig:
         select: Rule that chooses the checkpoint; see `nuclr_cli.workflows.embed_select.Selection`.
         select_label: Label of ``val-f1``.
         processes_per_window: Processes that hold the units of a window together.
+        cache: Where copies of sessions lie that are not on this machine; see `open_data`.
     """
 
     data: Path | None = None
@@ -69,6 +73,7 @@ class EmbedConfig:
     select: str = "last"
     select_label: str | None = None
     processes_per_window: int = 1
+    cache: Cache | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < 1:
@@ -103,7 +108,7 @@ def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
         if device.accelerator == "cpu":
             keep_freed_memory()
         opened: list[_Opened] = []
-        ranks.of_each(lambda: opened.append(_open(plan, config.checkpoint)))
+        ranks.of_each(lambda: opened.append(_open(plan, config, reporter)))
         return _embed(config, plan, opened[0], device, ranks, group, reporter, began)
     finally:
         ranks.leave()
@@ -135,12 +140,13 @@ def _plan(config: EmbedConfig, reporter: Reporter) -> _Plan:
     data = config.data or data_of(run, embed_command(run), reporter.note)
     # The place alone tells for most; files of a copy have to be opened.
     needs_own = config.out is None or config.select != "last"
-    own_data = needs_own and (config.data is None or is_data_of(run, config.data))
+    own_data = needs_own and (config.data is None or is_data_of(run, config.data, config.cache))
     if not own_data and config.out is None:
-        if not data.exists():
+        if url_of(data) is None and not data.exists():
             open_sessions(data)  # says what is wrong
         raise InputError(
-            f"{data} does not hold the data of run {run.record.name}: its embeddings need an own file.",
+            f"{text_of(data)} does not hold the data of run {run.record.name}: its embeddings need an own "
+            "file.",
             _again(config, run),
         )
     known = None
@@ -161,11 +167,12 @@ class _Opened:
     checkpoint: Checkpoint | None
 
 
-def _open(plan: _Plan, step: int | None) -> _Opened:
+def _open(plan: _Plan, config: EmbedConfig, reporter: Reporter) -> _Opened:
     run = open_run(plan.run)
+    sessions = open_data(plan.data, config.cache, reporter)
     if plan.known is None:
-        return _Opened(run, open_sessions(plan.data), [], load_checkpoint(run.checkpoints, step))
-    return _Opened(run, open_sessions(plan.data), open_sessions(plan.known), None)
+        return _Opened(run, sessions, [], load_checkpoint(run.checkpoints, config.checkpoint))
+    return _Opened(run, sessions, open_data(plan.known, config.cache, reporter), None)
 
 
 def _embed(
@@ -257,7 +264,7 @@ def _again(config: EmbedConfig, run: Run) -> str:
         "--processes-per-window": config.processes_per_window if config.processes_per_window > 1 else None,
     }
     said = [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value is not None]
-    return " ".join(["nuclr embed", shlex.quote(str(config.data)), *said])
+    return " ".join(["nuclr embed", shlex.quote(text_of(config.data)) if config.data else "DATA", *said])
 
 
 def _run(config: EmbedConfig, reporter: Reporter) -> Run:

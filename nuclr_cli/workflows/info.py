@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from nuclr_cli.api import Spikes
 from nuclr_cli.data.check import spike_counts
-from nuclr_cli.data.sessions import open_sessions
+from nuclr_cli.data.file_cache import Cache
+from nuclr_cli.data.remote import text_of
 from nuclr_cli.data.store import Session, verify
 from nuclr_cli.errors import InputError
+from nuclr_cli.workflows.data_place import open_data
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
 
 _ALWAYS_LABELS = ("cell_type", "brain_region", "quality")
@@ -83,11 +85,13 @@ class InfoConfig:
         data: Folder of population files, or one file.
         verify: Compare every dataset with its checksum.
         plot: PNG file (one session) or folder (one PNG per session) to draw into; None = no plots.
+        cache: Where copies of sessions lie that are not on this machine; see `open_data`.
     """
 
     data: Path = Path("nuclr-data")
     verify: bool = False
     plot: Path | None = None
+    cache: Cache | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def info(config: InfoConfig, reporter: Reporter | None = None) -> InfoRecord:
     """
     reporter = reporter or SilentReporter()
     broken: dict[Path, InputError] = {}
-    sessions = open_sessions(config.data, unusable=broken)
+    sessions = open_data(config.data, config.cache, reporter, unusable=broken)
     if not sessions:
         raise _nothing(config.data, broken)
     targets = _plot_files(config, sessions)
@@ -209,7 +213,7 @@ def _nothing(data: Path, broken: Mapping[Path, InputError]) -> InputError:
     if len(broken) == 1:
         return first
     listed = "".join(f"\n  {error.what}" for error in broken.values())
-    return InputError(f"None of the {len(broken)} files of {data} can be read:{listed}", first.fix)
+    return InputError(f"None of the {len(broken)} files of {text_of(data)} can be read:{listed}", first.fix)
 
 
 def _plot_files(config: InfoConfig, sessions: Sequence[Session]) -> list[Path]:
@@ -224,7 +228,7 @@ def _plot_files(config: InfoConfig, sessions: Sequence[Session]) -> list[Path]:
     if suffix == ".png" and not config.plot.is_dir():
         if len(sessions) > 1:
             raise InputError(
-                f"{config.plot} is one file, and {config.data} holds {len(sessions)} sessions.",
+                f"{config.plot} is one file, and {text_of(config.data)} holds {len(sessions)} sessions.",
                 f"Name a folder: --plot {config.plot.with_suffix('')}; or one of the session files as DATA.",
             )
         return [config.plot]
@@ -237,7 +241,10 @@ def _plot_files(config: InfoConfig, sessions: Sequence[Session]) -> list[Path]:
     names = [session.path.stem for session in sessions]
     if len(set(names)) < len(names):  # files of the same name in several folders
         names = [
-            "-".join(session.path.relative_to(config.data).with_suffix("").parts) for session in sessions
+            "-".join(session.path.relative_to(config.data).with_suffix("").parts)
+            if session.path.is_relative_to(config.data)
+            else str(session.key).replace("/", "-")  # a copy
+            for session in sessions
         ]
     return [config.plot / f"{name}.png" for name in names]
 

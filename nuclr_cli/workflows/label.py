@@ -12,6 +12,7 @@ import nuclr_cli
 from nuclr_cli.api import Population
 from nuclr_cli.data.atomic import beside, replace_all
 from nuclr_cli.data.relabel import copy_with_columns, require_same
+from nuclr_cli.data.remote import text_of, url_of
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import Session
 from nuclr_cli.errors import InputError, NuclrError
@@ -45,6 +46,11 @@ def label(config: LabelConfig, reporter: Reporter | None = None) -> LabelRecord:
         raise InputError(
             "There is nothing to do.",
             "Give --labels FILE, --regions FILE, --label-map NAME or --remove COLUMN.",
+        )
+    if url_of(config.data):
+        raise InputError(
+            f"{text_of(config.data)} can only be read; labels are written into the session files.",
+            "Label the files where they were made, then copy them there again.",
         )
     sessions = open_sessions(config.data, check_foreign=False)
     foreign = [str(session.path) for session in sessions if session.meta.schema is None]

@@ -81,6 +81,7 @@ class TrainConfig:
         keep_checkpoints: How many of the newest checkpoints stay.
         log_every: Steps between rows of metrics.jsonl.
         workers: Processes that draw views; None = none on a CPU, up to 12 beside a GPU.
+        prefetch: Steps that each of these processes draws ahead.
     """
 
     steps: int = 50_000
@@ -97,6 +98,7 @@ class TrainConfig:
     keep_checkpoints: int = 3
     log_every: int = 10
     workers: int | None = None
+    prefetch: int = 2
 
     def __post_init__(self) -> None:
         for name in (
@@ -107,6 +109,7 @@ class TrainConfig:
             "checkpoint_every",
             "keep_checkpoints",
             "log_every",
+            "prefetch",
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} = {getattr(self, name)} is below 1.", f"Raise train.{name}.")

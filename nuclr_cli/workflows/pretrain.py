@@ -134,6 +134,9 @@ def _train(begun: Begun, device: Device, ranks: Ranks, reporter: Reporter, began
             rank=group.index,
             world=group.count,
             num_workers=workers,
+            balance=settings.data.balance,
+            prefetch=train.prefetch,
+            pin_memory=device.accelerator == "cuda",
             state=trainer.stream_state,
         )
         trainer.barren_limit = 2 * stream.steps_in_epoch(1) + train.batch_windows

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nuclr_cli.data.sessions import open_sessions
+from nuclr_cli.data.file_cache import Cache
+from nuclr_cli.data.remote import place_of, text_of
 from nuclr_cli.data.store import Session
 from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.checkpoints import Checkpoint, load_checkpoint, newest_whole_checkpoint
 from nuclr_cli.workflows.config import flatten
+from nuclr_cli.workflows.data_place import open_data
 from nuclr_cli.workflows.devices import Device
 from nuclr_cli.workflows.pair_model import PairModel, initial_model
 from nuclr_cli.workflows.presets import PretrainSettings, for_modalities, preset_settings, with_changes
@@ -38,7 +40,7 @@ from nuclr_cli.workflows.runs import (
 
 OF_THE_MACHINE = frozenset(
     f"train.{name}"
-    for name in ("max_tokens", "recompute", "processes_per_window", "workers", "keep_checkpoints")
+    for name in ("max_tokens", "recompute", "processes_per_window", "workers", "prefetch", "keep_checkpoints")
 )
 """Settings that say what fits where, which a run may change on its way; no window or view depends on them."""
 
@@ -59,6 +61,7 @@ class PretrainConfig:
         nodes: Machines; None = what a launcher has started, else one.
         resume: Continue the named (or newest unfinished) run, else start it.
         init_from: Run whose weights to start from.
+        cache: Where copies of sessions lie that are not on this machine; see `open_data`.
     """
 
     data: Path = DATA
@@ -72,6 +75,7 @@ class PretrainConfig:
     nodes: int | None = None
     resume: bool = False
     init_from: Path | None = None
+    cache: Cache | None = None
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,14 @@ class Place:
         data: The sessions.
         step: Of the checkpoint that it goes on from; None = it begins with `ancestor`'s weights or new ones.
         ancestor: Folder of the run whose weights it starts from.
+        cache: As in `PretrainConfig`.
     """
 
     run: Path
     data: Path
     step: int | None
     ancestor: Path | None
+    cache: Cache | None
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
         else:
             reporter.note(f"continuing run {run.record.name} at step {step} of {run.settings.train.steps}")
         data = _data_to_resume(run, config, reporter)
-        sessions = open_sessions(data)
+        sessions = open_data(data, config.cache, reporter)
         check_same_sessions(run, sessions, data)
         model = initial_model(run.settings)
         ancestor = None
@@ -136,14 +142,16 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
             ancestor = source.folder
         if settings != run.settings:
             run = run.with_settings(settings)
-        place = Place(run.folder.resolve(), data.resolve(), step if checkpoint else None, ancestor)
+        place = Place(
+            run.folder.resolve(), place_of(data), step if checkpoint else None, ancestor, config.cache
+        )
         return Begun(place, run, model, sessions, checkpoint)
     if config.resume:
         which = f"no run {config.name}" if config.name is not None else "no unfinished run"
         reporter.note(f"there is {which} in {config.runs} to go on with: a new one is started")
     if config.name is not None:
         check_name(config.name)
-    sessions = open_sessions(config.data)
+    sessions = open_data(config.data, config.cache, reporter)
     settings = settings_for(config, sessions, device, reporter)
     _fits(settings, world)
     roles = session_roles(sessions, settings, config.hold_out_subjects)
@@ -161,9 +169,8 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
             )
     run = create_run(config.runs, config.name, settings, config.data, roles, origin)
     ancestor = origin.folder.resolve() if origin else None
-    return Begun(
-        Place(run.folder.resolve(), config.data.resolve(), None, ancestor), run, model, sessions, None
-    )
+    place = Place(run.folder.resolve(), place_of(config.data), None, ancestor, config.cache)
+    return Begun(place, run, model, sessions, None)
 
 
 def _fits(settings: PretrainSettings, world: int) -> None:
@@ -191,7 +198,7 @@ def follow(place: Place) -> Begun:
         InputError: It is not here, or other sessions are, as on a machine with an old copy.
     """
     run = open_run(place.run)
-    sessions = open_sessions(place.data)
+    sessions = open_data(place.data, place.cache)
     check_same_sessions(run, sessions, place.data)
     model = initial_model(run.settings)
     checkpoint = None if place.step is None else load_checkpoint(run.checkpoints, place.step)
@@ -300,8 +307,10 @@ def _settings_to_resume(run: Run, config: PretrainConfig, reporter: Reporter) ->
         for key in changed
         if key not in OF_THE_MACHINE
     ]
-    if config.data != DATA and not is_data_of(run, config.data):
-        differing.append(f"the data are {run.data} in the run, {config.data.resolve()} here")
+    if config.data != DATA and not is_data_of(run, config.data, config.cache):
+        differing.append(
+            f"the data are {text_of(run.data)} in the run, {text_of(place_of(config.data))} here"
+        )
     if config.hold_out_subjects and tuple(sorted(config.hold_out_subjects)) != run.record.held_out_subjects:
         kept = ", ".join(run.record.held_out_subjects) or "nobody"
         differing.append(f"held-out subjects: {kept} in the run, {', '.join(config.hold_out_subjects)} here")

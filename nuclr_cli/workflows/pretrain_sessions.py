@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nuclr_cli.data.recording import Recording
+from nuclr_cli.data.remote import text_of
 from nuclr_cli.data.store import Session
 from nuclr_cli.data.windows import TrainingWindows
 from nuclr_cli.errors import InputError
@@ -43,7 +44,7 @@ def check_same_sessions(run: Run, sessions: Sequence[Session], data: Path) -> No
         gone = sorted("/".join(key[:3]) for key in then - now)
         new = sorted("/".join(key[:3]) for key in now - then)
         raise InputError(
-            f"The sessions in {data} are not the ones that run {run.record.name} started with "
+            f"The sessions in {text_of(data)} are not the ones that run {run.record.name} started with "
             f"(gone or changed: {', '.join(gone) or 'none'}; new or changed: {', '.join(new) or 'none'}).",
             "Restore them, or start a new run (nuclr pretrain --init-from takes over the weights)",
         )

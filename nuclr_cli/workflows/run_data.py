@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nuclr_cli.data.embeddings import load_embeddings
-from nuclr_cli.data.sessions import open_sessions
+from nuclr_cli.data.file_cache import Cache
+from nuclr_cli.data.remote import place_of, url_of
 from nuclr_cli.errors import InputError, NuclrError
+from nuclr_cli.workflows.data_place import open_data
 from nuclr_cli.workflows.runs import Run
 
 
@@ -30,6 +32,8 @@ def data_of(run: Run, how: str, say: Callable[[str], None] = lambda text: None) 
             f"Run {run.record.name} was imported from {run.record.imported_from}: it has no data of its own.",
             f"Say which data: {how}",
         )
+    if url_of(run.data):  # means the same from everywhere
+        return run.data
     own = run.folder.resolve().parent.parent / run.data.name
     if own.resolve() == run.data and own.exists():
         return run.data
@@ -50,16 +54,21 @@ def data_of(run: Run, how: str, say: Callable[[str], None] = lambda text: None) 
     )
 
 
-def is_data_of(run: Run, data: Path) -> bool:
+def is_data_of(run: Run, data: Path, cache: Cache | None = None) -> bool:
     """Whether `data` are what the run was trained on: the same place, or the same recordings elsewhere and no
     others.
 
     An imported run has none. What is embedded with it first is taken for its own, so that nothing else
     replaces those embeddings unasked.
+
+    Args:
+        run: The run.
+        data: A folder, a file or a URL.
+        cache: As in `open_data`.
     """
     if not run.record.data:
-        return not run.embeddings.exists() or _embedded_sessions(run) == _sessions_in(data)
-    return data.resolve() == run.data or holds_sessions_of(data, run, alone=True)
+        return not run.embeddings.exists() or _embedded_sessions(run) == _sessions_in(data, cache)
+    return place_of(data) == run.data or holds_sessions_of(data, run, alone=True, cache=cache)
 
 
 def _embedded_sessions(run: Run) -> set[tuple[str, ...]] | None:
@@ -71,16 +80,16 @@ def _embedded_sessions(run: Run) -> set[tuple[str, ...]] | None:
         return None
 
 
-def _sessions_in(data: Path) -> set[tuple[str, ...]]:
+def _sessions_in(data: Path, cache: Cache | None) -> set[tuple[str, ...]]:
     found: set[tuple[str, ...]] = set()
-    for session in open_sessions(data, check_foreign=False):
+    for session in open_data(data, cache, check_foreign=False):
         key = session.key
         found.add((key.subject, key.session, key.population, session.activity_digest))
         session.close()
     return found
 
 
-def holds_sessions_of(data: Path, run: Run, *, alone: bool = False) -> bool:
+def holds_sessions_of(data: Path, run: Run, *, alone: bool = False, cache: Cache | None = None) -> bool:
     """Whether all recordings of the run are there (`alone`: and no others), unchanged by their checksums.
 
     Files without checksums, which nuclr did not write, can be told from others by their place alone.
@@ -89,7 +98,7 @@ def holds_sessions_of(data: Path, run: Run, *, alone: bool = False) -> bool:
     if not recorded or not all(digest for *_, digest in recorded):
         return False
     try:
-        for session in open_sessions(data, check_foreign=False):
+        for session in open_data(data, cache, check_foreign=False):
             key = session.key
             one = (key.subject, key.session, key.population, session.activity_digest)
             session.close()

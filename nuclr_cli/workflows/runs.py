@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nuclr_cli import __version__
+from nuclr_cli.data.remote import place_of, text_of
 from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.config import from_mapping
 from nuclr_cli.workflows.presets import PretrainSettings
@@ -81,7 +82,7 @@ class RunRecord:
         name: Folder name.
         created: UTC time, ISO 8601.
         version: nuclr's version.
-        data: Absolute path of the DATA folder that pretraining read; empty in an imported run.
+        data: Absolute path, or URL, of the DATA folder that pretraining read; empty in an imported run.
         sessions: Every session of that folder, with its role.
         state: Where the run stands.
         step: Steps done when the state was last written.
@@ -335,7 +336,7 @@ def create_run(
         name,
         created,
         __version__,
-        "" if data is None else str(data.resolve()),
+        "" if data is None else text_of(place_of(data)),
         tuple(sessions),
         init_from=str(init_from.folder.resolve()) if init_from else "",
         inherited_subjects=init_from.record.seen_subjects if init_from else (),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nuclr_cli import __version__
+from nuclr_cli.data.remote import place_of, text_of
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import Session
 from nuclr_cli.errors import InputError, Interrupted
@@ -127,7 +128,7 @@ def _plan(config: ScaleConfig, reporter: Reporter) -> _Plan:
     sweep = Sweep(
         label=config.label,
         axis=chosen.axis,
-        data=str(config.data.resolve()),
+        data=text_of(place_of(config.data)),
         preset=settings.preset,
         changes={key: _text(value) for key, value in config.changes.items() if key != "preset"},
         steps=None if config.epochs is not None else grid.points[0].steps,

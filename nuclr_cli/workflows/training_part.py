@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nuclr_cli.data.balance import Balance
 from nuclr_cli.data.part import PartOfRecording, first_seconds, some_units
 from nuclr_cli.data.recording import Recording
 from nuclr_cli.data.store import Session
@@ -23,12 +24,15 @@ class DataConfig:
             of a larger one. No session goes below `views.min_units` / `views.dropout_low` units by it.
         time_share: Share of each session's valid time, from its start.
         minutes: Minutes of valid time of each session, from its start; None = all of it.
+        balance: Whose windows come equally often in an epoch, the length of which stays: ``none`` (every
+            window comes once, as in the reference), ``subject`` or ``session``.
     """
 
     subjects: tuple[str, ...] = ()
     unit_share: float = 1.0
     time_share: float = 1.0
     minutes: float | None = None
+    balance: Balance = "none"
 
     def __post_init__(self) -> None:
         for name in ("unit_share", "time_share"):

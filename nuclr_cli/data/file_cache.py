@@ -1,0 +1,201 @@
+"""A folder of this machine that holds copies of session files, whole, for any number of processes.
+
+    CACHE/.lock                 held for a moment by who needs or removes entries
+    CACHE/leases/PID-XXXX.json  what a living process needs; see `nuclr_cli.data.leases`
+    CACHE/files/DIGEST/NAME.h5  one file as it was at one time; DIGEST is of its place, size and tag
+
+A file that is there is whole: it arrives under a temporary name and is renamed at last. What has changed on
+the server is another entry; a process that reads the old one is not disturbed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nuclr_cli.data.atomic import TEMPORARY_SUFFIX
+from nuclr_cli.data.leases import leased, own_lease
+from nuclr_cli.data.locks import locked
+from nuclr_cli.data.remote import BrokenOff, RemoteFile, RemoteFolder, text_of
+from nuclr_cli.errors import InputError
+
+_AT_ONCE = 8
+_PAUSES_S = (0.2, 1.0)  # before the second and the third attempt
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where copies lie.
+
+    Attributes:
+        folder: On a disk of this machine.
+        limit_bytes: Of all copies together; None = what the disk holds.
+    """
+
+    folder: Path
+    limit_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit_bytes is not None and self.limit_bytes <= 0:
+            raise InputError("--cache-size is not above 0.", "Give gigabytes, e.g. --cache-size 200")
+
+
+def cache_folder() -> Path:
+    """``NUCLR_CACHE``, else ``nuclr`` in the folder where the platform keeps caches."""
+    said = os.environ.get("NUCLR_CACHE")
+    if said:
+        return Path(said)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "nuclr"
+
+
+class Copies:
+    """The session files of DATA as copies in a cache.
+
+    Making it lists the files and reserves room for them; until this process ends, no process removes them.
+
+    Args:
+        data: A URL, or a folder that is slow to read.
+        cache: Where the copies go.
+
+    Attributes:
+        paths: All copies, and what each is a copy of; those of `missing` are still to come.
+        missing: Files that have to be fetched.
+
+    Raises:
+        InputError: Nothing there, the files are more than the cache may hold, or it cannot be written.
+        MissingPackageError: The protocol needs a package that is not installed.
+    """
+
+    def __init__(self, data: Path, cache: Cache) -> None:
+        self._source, self._cache = RemoteFolder(data), cache
+        files = self._source.files()
+        entries = [self._entry(file) for file in files]
+        self._target = {file: entry / file.name for file, entry in zip(files, entries, strict=True)}
+        self.paths = {path: file.path for file, path in self._target.items()}
+        with _cache_errors(cache.folder):
+            (cache.folder / "leases").mkdir(parents=True, exist_ok=True)
+            (cache.folder / "files").mkdir(exist_ok=True)
+            with locked(cache.folder / ".lock"):
+                self._make_room({entry.name: file.size for entry, file in zip(entries, files, strict=True)})
+                for entry in entries:
+                    entry.mkdir(exist_ok=True)
+                    os.utime(entry)
+        self.missing = [file for file, path in self._target.items() if not _is_whole(path, file)]
+
+    def fetch(self) -> Iterator[str]:
+        """Fetch what is missing, several files at once; yields the name of each file that has arrived.
+
+        Raises:
+            InputError: A file does not arrive, or the cache cannot be written. No half file is left.
+        """
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            running = {threads.submit(self._fetch, file): file for file in self.missing}
+            try:
+                for done in as_completed(running):
+                    done.result()
+                    yield running[done].name
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _entry(self, file: RemoteFile) -> Path:
+        about = "\n".join((self._source.where.partition(":")[0], file.path, str(file.size), file.tag))
+        return self._cache.folder / "files" / hashlib.sha256(about.encode()).hexdigest()[:24]
+
+    def _fetch(self, file: RemoteFile) -> None:
+        target = self._target[file]
+        with _cache_errors(self._cache.folder), locked(target.parent / ".lock"):
+            if _is_whole(target, file):  # another process has fetched it meanwhile
+                return
+            for left in target.parent.glob(f".*{TEMPORARY_SUFFIX}"):  # of a process that was killed
+                left.unlink()
+            temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+            try:
+                self._fetch_to(file, temporary)
+                with temporary.open("rb+") as written:
+                    os.fsync(written.fileno())
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def _fetch_to(self, file: RemoteFile, temporary: Path) -> None:
+        for pause_s in _PAUSES_S:
+            try:
+                return self._source.fetch(file, temporary)
+            except BrokenOff:
+                time.sleep(pause_s)
+        self._source.fetch(file, temporary)
+
+    def _make_room(self, wanted: dict[str, int]) -> None:
+        """Reserve `wanted`; remove what nobody needs, the least recently used first, as far as necessary."""
+        folder, limit = self._cache.folder, self._cache.limit_bytes
+        if limit is not None:
+            needed = leased(folder / "leases")
+            kept = sum({**needed, **wanted}.values())
+            if kept > limit:
+                others = sum(needed.values()) - sum(needed.get(name, 0) for name in wanted)
+                used = f", and running commands use {_gb(others)}" if others else ""
+                raise InputError(
+                    f"{text_of(self._source.data)} holds {_gb(sum(wanted.values()))} of session files{used}; "
+                    f"the cache {folder} may hold {_gb(limit)}.",
+                    f"--cache-size {-(-kept // 10**9)}, or --cache FOLDER on a larger disk",
+                )
+            idle = [
+                (entry.stat().st_mtime, entry)
+                for entry in (folder / "files").iterdir()
+                if entry.name not in needed and entry.name not in wanted
+            ]
+            room = limit - kept
+            for _, entry in sorted(idle, reverse=True):  # the newest stay as long as they fit
+                size = sum(file.stat().st_size for file in entry.iterdir())
+                if size <= room:
+                    room -= size
+                else:
+                    room = 0
+                    shutil.rmtree(entry)
+        own_lease(folder / "leases").add(wanted)
+
+
+def fetch_all(data: Path, cache: Cache) -> Mapping[Path, str]:
+    """Copies of all session files of DATA, fetched where they are missing; see `Copies`."""
+    copies = Copies(data, cache)
+    for _ in copies.fetch():
+        pass
+    return copies.paths
+
+
+def _is_whole(path: Path, file: RemoteFile) -> bool:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size == file.size
+    return False
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.3g} GB"
+
+
+@contextmanager
+def _cache_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"The cache {folder} cannot be written: {error.strerror or error}.",
+            "Free some space there, or choose another folder: --cache FOLDER, or NUCLR_CACHE.",
+        ) from error
