@@ -9,6 +9,7 @@ from typing import Any, Literal
 from nuclr_cli.data.tokens import FEWEST_UNITS, CalciumTokens, SpikeTokens, TokenSpec
 from nuclr_cli.errors import InputError
 from nuclr_cli.model.config import LossConfig, ModelConfig, Recompute, TokenKind
+from nuclr_cli.workflows.best_checkpoint import KeepBest
 from nuclr_cli.workflows.config import replace_keys
 from nuclr_cli.workflows.training_part import DataConfig
 
@@ -75,6 +76,8 @@ class TrainConfig:
             ``gates`` (gating and dropout) or ``ffn`` (all but their input). Memory, not mathematics.
         checkpoint_every: Steps between checkpoints.
         keep_checkpoints: How many of the newest checkpoints stay.
+        keep_best: The checkpoint that stays beside the newest: of smallest ``loss`` or largest ``rankme``, as
+            mean of the logged steps since the checkpoint before it; ``none``: only the newest stay.
         log_every: Steps between rows of metrics.jsonl.
         workers: Processes that draw views; None = none on a CPU, up to 12 beside a GPU.
     """
@@ -90,6 +93,7 @@ class TrainConfig:
     recompute: Recompute = "none"
     checkpoint_every: int = 500
     keep_checkpoints: int = 3
+    keep_best: KeepBest = "loss"
     log_every: int = 10
     workers: int | None = None
 

@@ -15,6 +15,7 @@ from nuclr_cli.data.pretrain_stream import StepBatch, StreamState
 from nuclr_cli.data.streams import Purpose, torch_seed
 from nuclr_cli.errors import InputError, Interrupted, NuclrError
 from nuclr_cli.model.rankme import rankme
+from nuclr_cli.workflows.best_checkpoint import Score
 from nuclr_cli.workflows.checkpoints import (
     Checkpoint,
     optimizer_tensors,
@@ -109,6 +110,7 @@ class Trainer:
         self.step = 0
         self.stream_state = StreamState(0, 0)
         self.counters = Counters()
+        self.score = Score()
         self.barren_limit = math.inf
         self._barren = 0
         if checkpoint is not None:
@@ -116,6 +118,7 @@ class Trainer:
             self.step = checkpoint.step
             self.stream_state = StreamState(**checkpoint.state["stream"])
             self.counters = Counters(**checkpoint.state["counters"])
+            self.score = Score.after(checkpoint.state)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, self.train.weight_decay), lr=self.train.learning_rate
         )
@@ -172,6 +175,7 @@ class Trainer:
                             "elapsed_s": time.monotonic() - began,
                         }
                         log.write(row)
+                        self.score.add(row)
                     if log_now:
                         waited = worked = 0.0
                         units_since = steps_since = 0
@@ -345,13 +349,21 @@ class Trainer:
         }
 
     def _save(self) -> None:
+        regular = self.step % self.train.checkpoint_every == 0 or self.step == self.train.steps
         self.ranks.once(
             lambda: save_checkpoint(
                 self.run.checkpoints,
                 self.step,
                 self.model.state_dict(),
                 optimizer_tensors(self._optimizer, self._names),
-                {"stream": asdict(self.stream_state), "counters": asdict(self.counters)},
+                {
+                    "stream": asdict(self.stream_state),
+                    "counters": asdict(self.counters),
+                    "score": self.score.state(regular),
+                },
                 self.train.keep_checkpoints,
+                self.train.keep_best,
             )
         )
+        if regular:
+            self.score = Score()
