@@ -24,6 +24,7 @@ from nuclr_cli.workflows.pretrain_sessions import (
 )
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.run_data import data_of, is_data_of
+from nuclr_cli.workflows.run_lock import RunLock
 from nuclr_cli.workflows.runs import (
     DATA,
     RUNS,
@@ -96,7 +97,7 @@ class Begun:
     checkpoint: Checkpoint | None
 
 
-def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter) -> Begun:
+def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter, lock: RunLock) -> Begun:
     """Find the run to go on with, or make one.
 
     Args:
@@ -104,12 +105,17 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
         device: Of each process.
         world: Processes that will train together.
         reporter: Told what was found.
+        lock: Takes the run, unless it is finished.
 
     Raises:
-        InputError: Bad data, settings or checkpoint; nothing has been made then.
+        InputError: Bad data, settings or checkpoint; nothing has been made then. Or another process trains
+            the run.
     """
     run = _run_to_resume(config, reporter)
     if run is not None:
+        if run.record.state != "finished":
+            lock.take(run.folder)
+            run = open_run(run.folder)  # as whoever held it before has left it
         checkpoint = newest_whole_checkpoint(run.checkpoints, reporter.warn)
         _same_settings(run, config)
         _fits(run.settings, world)
@@ -117,6 +123,7 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
         if step >= run.settings.train.steps:
             reporter.note(f"run {run.record.name} is finished: nothing to do")
         else:
+            lock.take(run.folder)
             reporter.note(f"continuing run {run.record.name} at step {step} of {run.settings.train.steps}")
         data = _data_to_resume(run, config, reporter)
         sessions = open_sessions(data)
@@ -152,6 +159,7 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
                 "probes that test on them are not inductive"
             )
     run = create_run(config.runs, config.name, settings, config.data, roles, origin)
+    lock.take(run.folder)
     ancestor = origin.folder.resolve() if origin else None
     return Begun(
         Place(run.folder.resolve(), config.data.resolve(), None, ancestor), run, model, sessions, None
