@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +89,9 @@ def test_means_go_on_where_a_stop_cut_them() -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(nuclr: Callable[..., Any], tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(forked: Any, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("best")
-    done = nuclr("pretrain", tiny_data, "--runs", folder, "--name", "straight", *SETTINGS)
+    done = forked("pretrain", tiny_data, "--runs", folder, "--name", "straight", *SETTINGS)
     assert done.code == 0, done.err
     return folder
 
@@ -107,33 +105,31 @@ def expected(run: Path) -> dict[int, float]:
     }
 
 
-def test_a_run_keeps_its_best_and_embed_takes_it(
-    nuclr: Callable[..., Any], runs: Path, tmp_path: Path
-) -> None:
+def test_a_run_keeps_its_best_and_embed_takes_it(forked: Any, runs: Path, tmp_path: Path) -> None:
     run = runs / "straight"
     means = expected(run)
     best = min(means, key=lambda step: means[step])
     assert best != 24, "the newest is the best: this proves nothing"
     assert steps_available(run / "checkpoints") == [best, 24]
     assert scores(run / "checkpoints", "loss") == pytest.approx({best: means[best], 24: means[24]})
-    listed = nuclr("runs", "--runs", runs, "--json").json["runs"]
+    listed = forked("runs", "--runs", runs, "--json").json["runs"]
     assert [(one["best"], one["checkpoint"]) for one in listed] == [(best, 24)]
     embed = ("embed", "--run", run, "--gpus", 0, "--json", "-o", tmp_path / "e.parquet")
-    made = nuclr(*embed, "--checkpoint", "best")
+    made = forked(*embed, "--checkpoint", "best")
     assert made.code == 0, made.err
     assert (made.json["checkpoint"], made.json["selection"]["rule"]) == (best, "loss")
     assert {one["step"] for one in made.json["selection"]["candidates"]} == {best, 24}
 
     shutil.copytree(runs, tmp_path / "runs")
     (tmp_path / "runs" / "straight" / "checkpoints" / f"step-{best:08d}" / "model.safetensors").unlink()
-    made = nuclr("embed", "--runs", tmp_path / "runs", "--gpus", 0, "--checkpoint", "best", "--json")
+    made = forked("embed", "--runs", tmp_path / "runs", "--gpus", 0, "--checkpoint", "best", "--json")
     assert made.code == 0, made.err
     assert made.json["checkpoint"] == 24
 
 
-def test_what_embed_cannot_choose(nuclr: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
-    assert nuclr("embed", "--runs", runs, "--checkpoint", "newest").code == 2
-    both = nuclr("embed", "--runs", runs, "--checkpoint", "best", "--select", "retrieval")
+def test_what_embed_cannot_choose(forked: Any, runs: Path, tmp_path: Path) -> None:
+    assert forked("embed", "--runs", runs, "--checkpoint", "newest").code == 2
+    both = forked("embed", "--runs", runs, "--checkpoint", "best", "--select", "retrieval")
     assert both.code == 3
     assert "both choose a checkpoint" in both.err
     shutil.copytree(runs, tmp_path / "runs")
@@ -141,26 +137,25 @@ def test_what_embed_cannot_choose(nuclr: Callable[..., Any], runs: Path, tmp_pat
     settings = json.loads(config.read_text())
     settings["train"]["keep_best"] = "none"
     config.write_text(json.dumps(settings))
-    none = nuclr("embed", "--runs", tmp_path / "runs", "--checkpoint", "best")
+    none = forked("embed", "--runs", tmp_path / "runs", "--checkpoint", "best")
     assert none.code == 3
     assert "--select retrieval" in none.err
 
 
 def test_a_stop_between_checkpoints_changes_no_score(
-    nuclr: Callable[..., Any], runs: Path, tiny_data: Path, tmp_path: Path
+    forked: Any, runs: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     """What a run keeps, and says of it, is that of a run that nobody stopped."""
     words = ["pretrain", str(tiny_data), "--runs", str(tmp_path), "--name", "stopped", *SETTINGS]
-    process = subprocess.Popen([sys.executable, "-m", "nuclr_cli", *words], stderr=subprocess.DEVNULL)
+    process = forked.start(*words)
     metrics = tmp_path / "stopped" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not metrics.is_file() or metrics.read_text().count("\n") < EVERY + 1:
-        assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) in (0, 143)
-    again = nuclr(*words, "--resume")
+    os.kill(process, signal.SIGTERM)
+    assert forked.wait().code in (0, 143)
+    again = forked(*words, "--resume")
     assert again.code == 0, again.err
     ours, theirs = tmp_path / "stopped" / "checkpoints", runs / "straight" / "checkpoints"
     assert steps_available(ours) == steps_available(theirs)

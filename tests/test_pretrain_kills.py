@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 KILLS = 30
 STEPS = 120
-TIME_METRICS = {"units_per_s", "wait_share", "step_s", "elapsed_s"}
+TIME_METRICS = {"units_per_s", "tokens_per_s", "peak_memory_bytes", "wait_share", "step_s", "elapsed_s"}
 CHANGES = {
     "train.steps": STEPS,
     "train.log_every": 1,

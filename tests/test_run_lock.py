@@ -49,7 +49,7 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> N
 
 
 def test_the_second_training_of_a_run_is_refused_until_the_first_is_killed(
-    nuclr: Callable[..., Any], tiny_data: Path, tmp_path: Path
+    forked: Any, tiny_data: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "night"
     # Loader processes are forked with the lock open, and live on for seconds when the trainer is killed.
@@ -57,7 +57,7 @@ def test_the_second_training_of_a_run_is_refused_until_the_first_is_killed(
     with training(*words, "--set", "train.workers=2") as first:
         wait_until(lambda: any((run / "checkpoints").glob("step-*")), first)
         resume = ("pretrain", "--runs", tmp_path, "--resume", "--gpus", 0)
-        second = nuclr(*resume, "--json")
+        second = forked(*resume, "--json")
         assert second.code == 3, second.err
         what, fix = (second.json["error"][key] for key in ("what", "fix"))
         assert f"by process {first.pid} on {socket.gethostname()} since 20" in what
@@ -128,12 +128,12 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
         parent.stdout.close()
 
 
-def test_a_finished_run_needs_no_lock(nuclr: Callable[..., Any], tiny_data: Path, tmp_path: Path) -> None:
+def test_a_finished_run_needs_no_lock(forked: Any, tiny_data: Path, tmp_path: Path) -> None:
     """It is answered for while somebody else holds it, and from a folder that cannot be written."""
-    done = nuclr("pretrain", tiny_data, "--runs", tmp_path, "--name", "r", *SETTINGS, "--steps", 2)
+    done = forked("pretrain", tiny_data, "--runs", tmp_path, "--name", "r", *SETTINGS, "--steps", 2)
     assert done.code == 0, done.err
     with only_here(tmp_path / "r"):
-        again = nuclr("pretrain", "--runs", tmp_path, "--name", "r", "--resume")
+        again = forked("pretrain", "--runs", tmp_path, "--name", "r", "--resume")
     assert again.code == 0, again.err
     assert "nothing to do" in again.err
     # A copy of a folder brings no lock with it.

@@ -19,8 +19,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _step(given: str | None) -> int | Literal["best"] | None:
-    if given is None or given == "best":
-        return given
+    if given is None:
+        return None
+    if given == "best":
+        return "best"
     try:
         return int(given)
     except ValueError:

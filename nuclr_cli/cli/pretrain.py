@@ -44,6 +44,14 @@ def pretrain(
     init_from: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Start from the weights of another run.")
     ] = None,
+    logger: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Show the metrics there as well, beside TensorBoard: wandb or mlflow. Repeatable. A "
+            "resumed run keeps its loggers; none ends that.",
+        ),
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
     seed: Seed = None,
@@ -71,6 +79,7 @@ def pretrain(
             nodes=nodes,
             resume=resume,
             init_from=init_from,
+            loggers=None if logger is None else tuple(logger),
         ),
         console,
     )

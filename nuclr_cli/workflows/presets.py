@@ -79,6 +79,8 @@ class TrainConfig:
         keep_best: The checkpoint that stays beside the newest: of smallest ``loss`` or largest ``rankme``, as
             mean of the logged steps since the checkpoint before it; ``none``: only the newest stay.
         log_every: Steps between rows of metrics.jsonl.
+        peak_tflops: TFLOP/s of one device, for ``mfu`` in the metrics; None = from a table of GPUs (in bf16),
+            and no ``mfu`` for others.
         workers: Processes that draw views; None = none on a CPU, up to 12 beside a GPU.
     """
 
@@ -95,6 +97,7 @@ class TrainConfig:
     keep_checkpoints: int = 3
     keep_best: KeepBest = "loss"
     log_every: int = 10
+    peak_tflops: float | None = None
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -112,8 +115,9 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise InputError(f"train.{name} = {value} is below 0.", f"Raise train.{name}.")
-        for name in ("learning_rate", "grad_clip"):
-            if not getattr(self, name) > 0:
+        for name in ("learning_rate", "grad_clip", "peak_tflops"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
                 raise InputError(
                     f"train.{name} = {getattr(self, name)} is not above 0.", f"Raise train.{name}."
                 )

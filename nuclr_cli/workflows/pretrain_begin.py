@@ -14,6 +14,7 @@ from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.checkpoints import Checkpoint, load_checkpoint, newest_whole_checkpoint
 from nuclr_cli.workflows.config import flatten
 from nuclr_cli.workflows.devices import Device
+from nuclr_cli.workflows.loggers import checked
 from nuclr_cli.workflows.pair_model import PairModel, initial_model
 from nuclr_cli.workflows.presets import PretrainSettings, for_modalities, preset_settings, with_changes
 from nuclr_cli.workflows.pretrain_sessions import (
@@ -54,6 +55,7 @@ class PretrainConfig:
         nodes: Machines; None = what a launcher has started, else one.
         resume: Continue the named (or newest unfinished) run, else start it.
         init_from: Run whose weights to start from.
+        loggers: ``wandb``, ``mlflow``, or ``none`` alone; None = as the resumed run had them.
     """
 
     data: Path = DATA
@@ -67,6 +69,7 @@ class PretrainConfig:
     nodes: int | None = None
     resume: bool = False
     init_from: Path | None = None
+    loggers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,12 +113,16 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
     Raises:
         InputError: Bad data, settings or checkpoint; nothing has been made then. Or another process trains
             the run.
+        MissingPackageError: That of a logger.
     """
+    loggers = checked(config.loggers or ())
     run = _run_to_resume(config, reporter)
     if run is not None:
         if run.record.state != "finished":
             lock.take(run.folder)
             run = open_run(run.folder)  # as whoever held it before has left it
+        kept = checked(run.record.loggers) if config.loggers is None else loggers
+        run = dataclasses.replace(run, record=dataclasses.replace(run.record, loggers=kept))
         checkpoint = newest_whole_checkpoint(run.checkpoints, reporter.warn)
         _same_settings(run, config)
         _fits(run.settings, world)
@@ -158,7 +165,7 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
                 f"{', '.join(met)}: held out here, but the weights of {origin.folder} come from them, so "
                 "probes that test on them are not inductive"
             )
-    run = create_run(config.runs, config.name, settings, config.data, roles, origin)
+    run = create_run(config.runs, config.name, settings, config.data, roles, origin, loggers=loggers)
     lock.take(run.folder)
     ancestor = origin.folder.resolve() if origin else None
     return Begun(
