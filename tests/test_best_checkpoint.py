@@ -14,8 +14,13 @@ from typing import Any
 import pytest
 import torch
 
+from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.best_checkpoint import KeepBest, Score, best_step, scores
 from nuclr_cli.workflows.checkpoints import damage, save_checkpoint, steps_available
+from nuclr_cli.workflows.embed import EmbedConfig
+from nuclr_cli.workflows.embed_select import best_of_training
+from nuclr_cli.workflows.runs import open_run
+from nuclr_cli.workflows.runs_overview import runs_overview
 
 EVERY = 4
 # So large a learning rate that the embeddings collapse: the best checkpoint is an early one.
@@ -112,8 +117,7 @@ def test_a_run_keeps_its_best_and_embed_takes_it(forked: Any, runs: Path, tmp_pa
     assert best != 24, "the newest is the best: this proves nothing"
     assert steps_available(run / "checkpoints") == [best, 24]
     assert scores(run / "checkpoints", "loss") == pytest.approx({best: means[best], 24: means[24]})
-    listed = forked("runs", "--runs", runs, "--json").json["runs"]
-    assert [(one["best"], one["checkpoint"]) for one in listed] == [(best, 24)]
+    assert [(one.best, one.checkpoint) for one in runs_overview(runs).runs] == [(best, 24)]
     embed = ("embed", "--run", run, "--gpus", 0, "--json", "-o", tmp_path / "e.parquet")
     made = forked(*embed, "--checkpoint", "best")
     assert made.code == 0, made.err
@@ -122,16 +126,13 @@ def test_a_run_keeps_its_best_and_embed_takes_it(forked: Any, runs: Path, tmp_pa
 
     shutil.copytree(runs, tmp_path / "runs")
     (tmp_path / "runs" / "straight" / "checkpoints" / f"step-{best:08d}" / "model.safetensors").unlink()
-    made = forked("embed", "--runs", tmp_path / "runs", "--gpus", 0, "--checkpoint", "best", "--json")
-    assert made.code == 0, made.err
-    assert made.json["checkpoint"] == 24
+    assert best_of_training(open_run(tmp_path / "runs" / "straight")).step == 24
 
 
 def test_what_embed_cannot_choose(forked: Any, runs: Path, tmp_path: Path) -> None:
     assert forked("embed", "--runs", runs, "--checkpoint", "newest").code == 2
-    both = forked("embed", "--runs", runs, "--checkpoint", "best", "--select", "retrieval")
-    assert both.code == 3
-    assert "both choose a checkpoint" in both.err
+    with pytest.raises(InputError, match="both choose a checkpoint"):
+        EmbedConfig(checkpoint="best", select="retrieval")
     shutil.copytree(runs, tmp_path / "runs")
     config = tmp_path / "runs" / "straight" / "config.json"
     settings = json.loads(config.read_text())

@@ -48,6 +48,7 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> N
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_the_second_training_of_a_run_is_refused_until_the_first_is_killed(
     forked: Any, tiny_data: Path, tmp_path: Path
 ) -> None:
