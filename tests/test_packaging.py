@@ -31,6 +31,7 @@ HEAVY = {
     "spikeinterface",
     "tensorboardX",
     "torch",
+    "wandb",
 }
 
 

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 KILLS = 30
 STEPS = 120
-TIME_METRICS = {"units_per_s", "wait_share", "step_s", "elapsed_s"}
+TIME_METRICS = {"units_per_s", "tokens_per_s", "peak_memory_bytes", "wait_share", "step_s", "elapsed_s"}
 CHANGES = {
     "train.steps": STEPS,
     "train.log_every": 1,
@@ -120,6 +120,12 @@ def test_thirty_kills_change_nothing(tiny_data: Path, tmp_path: Path) -> None:
         )
         assert ours.keys() == theirs.keys()
         assert all(ours[key].tobytes() == theirs[key].tobytes() for key in theirs)
+    # The newest and the best, and what each says of itself, are those of the run in peace.
+    states = [
+        {path.parent.name: path.read_text() for path in (run / "checkpoints").glob("step-*/state.json")}
+        for run in (killed, straight)
+    ]
+    assert states[0] == states[1]
     assert not list((killed / "checkpoints").glob(".*"))
     assert json.loads((killed / "run.json").read_text())["state"] == "finished"
 

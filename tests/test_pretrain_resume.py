@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-TIME_METRICS = {"units_per_s", "wait_share", "step_s", "elapsed_s"}
+TIME_METRICS = {"units_per_s", "tokens_per_s", "peak_memory_bytes", "wait_share", "step_s", "elapsed_s"}
 SETTINGS = (
     "--set", "train.log_every=1", "--set", "train.checkpoint_every=10", "--set", "train.batch_windows=6",
     "--set", "model.dim=16", "--set", "model.heads=2", "--set", "model.head_dim=8",

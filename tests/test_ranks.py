@@ -72,7 +72,8 @@ def test_a_signal_to_any_process_stops_all_with_one_checkpoint(
     nuclr: Nuclr, data: Path, alone: Path, number: signal.Signals, tmp_path: Path
 ) -> None:
     run = tmp_path / "nuclr-runs" / "run"
-    with started([*torchrun(2), *pretrain(data, "run")], tmp_path) as process:
+    newest_only = ("--set", "train.keep_best=none")
+    with started([*torchrun(2), *pretrain(data, "run", *newest_only)], tmp_path) as process:
         wait_for_step(run, 3)
         os.kill(children(process.pid)[1], number)
         _, err = process.communicate(timeout=120)

@@ -59,32 +59,42 @@ class _RichProgress:
 class _PlainProgress:
     """One line every few seconds: a batch log stays readable and is never silent."""
 
-    def __init__(self, write: Callable[[str], None], title: str, total: float | None, unit: str) -> None:
+    def __init__(
+        self, write: Callable[[str], None], title: str, total: float | None, unit: str, start: float = 0
+    ) -> None:
         self._write, self._title, self._total, self._unit = write, title, total, unit
         self._began = self._last = time.monotonic()
-        self._done = 0.0
+        self._start = self._done = start
         self._printed = -1.0
+        self._detail = ""
 
     def update(self, done: float, detail: str = "") -> None:
-        self._done = done
+        self._done, self._detail = done, detail
         if time.monotonic() - self._last >= PLAIN_LINE_EVERY_S:
-            self.line(detail)
+            self.line()
 
-    def line(self, detail: str = "") -> None:
+    def line(self) -> None:
         now = time.monotonic()
         self._last, self._printed = now, self._done
-        rate = self._done / max(now - self._began, 1e-9)
+        rate = (self._done - self._start) / max(now - self._began, 1e-9)
         text = f"{self._title}: {self._done:g}"
         if self._total is not None:
             text += f"/{self._total:g}"
         text += f" {self._unit}, {rate:.3g} {self._unit}/s"
         if self._total is not None and rate > 0:
-            text += f", {(self._total - self._done) / rate:.0f} s left"
-        self._write(text + (f", {detail}" if detail else ""))
+            text += f", {_lasting((self._total - self._done) / rate)} left"
+        self._write(text + (f", {self._detail}" if self._detail else ""))
 
     def close(self) -> None:
         if self._printed != self._done:
             self.line()
+
+
+def _lasting(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.4 h``: what a person wants to know of a time that is only estimated."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 class Console:
@@ -156,15 +166,15 @@ class Console:
             self.err.print(f"[dim]next:[/] {_plain(command)}")
 
     @contextmanager
-    def progress(self, title: str, total: float | None, unit: str) -> Iterator[Progress]:
+    def progress(self, title: str, total: float | None, unit: str, start: float = 0) -> Iterator[Progress]:
         if self.quiet:
             from nuclr_cli.workflows.reporting import SilentReporter
 
-            with SilentReporter().progress(title, total, unit) as silent:
+            with SilentReporter().progress(title, total, unit, start) as silent:
                 yield silent
             return
         if not self.err.is_terminal:
-            plain = _PlainProgress(lambda line: self.err.print(_plain(line)), title, total, unit)
+            plain = _PlainProgress(lambda line: self.err.print(_plain(line)), title, total, unit, start)
             try:
                 yield plain
             finally:
@@ -181,7 +191,7 @@ class Console:
             TimeRemainingColumn(),
         )
         with RichProgress(*columns, console=self.err, transient=False) as bar:
-            yield _RichProgress(bar, bar.add_task(title, total=total, detail=""))
+            yield _RichProgress(bar, bar.add_task(title, total=total, completed=int(start), detail=""))
 
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,19 @@ from nuclr_cli.wording import counted
 def register(app: typer.Typer) -> None:
     """Add the subcommand."""
     command(app, "embed")(embed)
+
+
+def _step(given: str | None) -> int | Literal["best"] | None:
+    if given is None:
+        return None
+    if given == "best":
+        return "best"
+    try:
+        return int(given)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{given!r} is neither a step nor 'best'.", param_hint="--checkpoint"
+        ) from None
 
 
 def embed(
@@ -33,7 +46,11 @@ def embed(
         typer.Option("-o", "--out", metavar="FILE", help="Default: RUN/embeddings.parquet."),
     ] = None,
     checkpoint: Annotated[
-        int | None, typer.Option(metavar="STEP", help="Checkpoint to use. Default: the last.")
+        str | None,
+        typer.Option(
+            metavar="STEP|best",
+            help="Checkpoint to use; best: by what training logged (train.keep_best). Default: the last.",
+        ),
     ] = None,
     limit: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Use only the first seconds of each session.")
@@ -69,7 +86,7 @@ def embed(
     console.speak_once()
     record = work(
         EmbedConfig(
-            *(data, run, runs, out, checkpoint, gpus, limit, max_tokens),
+            *(data, run, runs, out, _step(checkpoint), gpus, limit, max_tokens),
             select=select,
             select_label=select_label,
             processes_per_window=processes_per_window,

@@ -56,6 +56,14 @@ def pretrain(
     ] = None,
     cache: CacheFolder = None,
     cache_size: CacheSize = None,
+    logger: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Show the metrics there as well, beside TensorBoard: wandb or mlflow. Repeatable. A "
+            "resumed run keeps its loggers; none ends that.",
+        ),
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
     seed: Seed = None,
@@ -87,6 +95,7 @@ def pretrain(
             resume=resume,
             init_from=init_from,
             cache=chosen_cache(cache, cache_size),
+            loggers=None if logger is None else tuple(logger),
         ),
         console,
     )

@@ -23,14 +23,15 @@ _COLUMNS = (
     "of",
     "loss",
     "saved",
+    "best",
     "steps/s",
     "left",
     "embedded",
     "probes",
 )
-_TOGETHER = ((0,), (1, 2), (3, 4), (5, 6), (7, 8), (9, 10))  # that share a column of a narrow table
-_NUMBERS = frozenset(("step", "of", "loss", "saved", "steps/s", "left", "probes"))
-_WIDE = 130  # a terminal of so many columns has room for a usual row of the wide table
+_TOGETHER = ((0,), (1, 2), (3, 4), (5, 6, 7), (8, 9), (10, 11))  # that share a column of a narrow table
+_NUMBERS = frozenset(("step", "of", "loss", "saved", "best", "steps/s", "left", "probes"))
+_WIDE = 138  # a terminal of so many columns has room for a usual row of the wide table
 
 
 def register(app: typer.Typer) -> None:
@@ -81,6 +82,7 @@ def _row(run: RunSummary) -> list[str]:
         _or_dash(run.steps, "d"),
         _or_dash(run.loss, ".3f"),
         _or_dash(run.checkpoint, "d"),
+        _or_dash(run.best, "d"),
         _or_dash(run.steps_per_s, ".3g"),
         "-" if run.left_s is None else _lasting(run.left_s),
         "no" if run.embeddings is None else "yes",

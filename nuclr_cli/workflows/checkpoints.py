@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nuclr_cli.errors import InputError
+from nuclr_cli.workflows.best_checkpoint import KeepBest, best_step
 from nuclr_cli.workflows.run_folder import folder_of, resume_command, steps_available
 
 __all__ = [
@@ -60,8 +61,11 @@ def save_checkpoint(
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
     keep: int,
+    keep_best: KeepBest = "none",
 ) -> Path:
     """Write a checkpoint under a temporary name, rename it, then drop all but the newest `keep` up to it.
+
+    The best one stays as well, if `keep_best` names a metric: see `nuclr_cli.workflows.best_checkpoint`.
 
     Raises:
         InputError: The disk is full or read-only. Earlier checkpoints are untouched.
@@ -95,7 +99,10 @@ def save_checkpoint(
     # Later ones can only be damaged ones that the run could not go on from: were they to stay, they would
     # be taken for the newest, and the whole ones dropped.
     doomed = [s for s in steps if s > step] + [s for s in steps if s <= step][:-keep]
+    best = None if keep_best == "none" else best_step(checkpoints, keep_best, lambda f: not damage(f), step)
     for old in doomed:
+        if old == best:
+            continue
         shutil.rmtree(folder_of(checkpoints, old), ignore_errors=True)
     return target
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 
@@ -31,7 +31,13 @@ from nuclr_cli.workflows.checkpoints import Checkpoint, load_checkpoint, steps_a
 from nuclr_cli.workflows.data_place import open_data
 from nuclr_cli.workflows.devices import Device, choose_device
 from nuclr_cli.workflows.embed_record import EmbedRecord, embed_record
-from nuclr_cli.workflows.embed_select import Selection, SelectRule, check_rule, select_checkpoint
+from nuclr_cli.workflows.embed_select import (
+    Selection,
+    SelectRule,
+    best_of_training,
+    check_rule,
+    select_checkpoint,
+)
 from nuclr_cli.workflows.embed_sessions import embed_sessions
 from nuclr_cli.workflows.freed_memory import keep_freed_memory
 from nuclr_cli.workflows.launchers import layout_of
@@ -52,7 +58,7 @@ class EmbedConfig:
         run: Run folder or name; None = the newest.
         runs: Folder that holds the runs.
         out: File to write; None = ``RUN/embeddings.parquet`` (only for the run's own data).
-        checkpoint: Step of the checkpoint; None = the last.
+        checkpoint: Step of the checkpoint; ``best``: by what training logged; None = the last.
         gpus: None = a GPU if there is one.
         limit_s: Use only the first so many seconds of each session.
         max_tokens: Units x patches encoded at once; None = what the run trained with.
@@ -66,7 +72,7 @@ class EmbedConfig:
     run: Path | None = None
     runs: Path = RUNS
     out: Path | None = None
-    checkpoint: int | None = None
+    checkpoint: int | Literal["best"] | None = None
     gpus: int | None = None
     limit_s: float | None = None
     max_tokens: int | None = None
@@ -123,12 +129,14 @@ class _Plan:
         data: Sessions to embed.
         known: Sessions of the run's own data, where checkpoints are scored on them.
         out: File to write.
+        best: The choice of ``--checkpoint best``.
     """
 
     run: Path
     data: Path
     known: Path | None
     out: Path
+    best: Selection | None
 
 
 def _plan(config: EmbedConfig, reporter: Reporter) -> _Plan:
@@ -154,7 +162,11 @@ def _plan(config: EmbedConfig, reporter: Reporter) -> _Plan:
         # The embedded sessions need not be those that the rule scores checkpoints on.
         first = embed_command(run, "--select", config.select) + ", then give this command --checkpoint STEP"
         known = data if own_data else data_of(run, first, reporter.note)
-    return _Plan(run.folder, data, known, config.out or run.embeddings)
+    best = None
+    if config.checkpoint == "best":
+        best = best_of_training(run)
+        reporter.note(f"step {best.step} is the best of the run's checkpoints, by {best.rule}")
+    return _Plan(run.folder, data, known, config.out or run.embeddings, best)
 
 
 @dataclass(frozen=True)
@@ -171,7 +183,9 @@ def _open(plan: _Plan, config: EmbedConfig, reporter: Reporter) -> _Opened:
     run = open_run(plan.run)
     sessions = open_data(plan.data, config.cache, reporter)
     if plan.known is None:
-        return _Opened(run, sessions, [], load_checkpoint(run.checkpoints, config.checkpoint))
+        step = config.checkpoint if plan.best is None else plan.best.step
+        assert step != "best"
+        return _Opened(run, sessions, [], load_checkpoint(run.checkpoints, step))
     return _Opened(run, sessions, open_data(plan.known, config.cache, reporter), None)
 
 
@@ -218,7 +232,7 @@ def _embed(
             run, opened.known, rule, config.select_label, work, reporter
         )
     else:
-        selection = Selection("last", checkpoint.step)
+        selection = plan.best or Selection("last", checkpoint.step)
     metadata = {
         "run": run.id,
         "checkpoint_step": str(checkpoint.step),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -14,12 +14,15 @@ from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.diagnostics import Halves, diagnose
 from nuclr_cli.evaluation.metrics import confusion, scores
 from nuclr_cli.evaluation.splits import Split, UnitKeys, subject_split, unit_split
+from nuclr_cli.workflows.best_checkpoint import best_step
+from nuclr_cli.workflows.best_checkpoint import scores as scores_of
 from nuclr_cli.workflows.checkpoints import Checkpoint, damage, folder_of, load_checkpoint, steps_available
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.runs import Run
 
-SelectRule = Literal["last", "retrieval", "val-f1"]
-RULES: tuple[SelectRule, ...] = get_args(SelectRule)
+SelectRule = Literal["last", "retrieval", "val-f1", "loss", "rankme"]
+RULES: tuple[SelectRule, ...] = ("last", "retrieval", "val-f1")
+"""Those of ``--select``; the other two are those of ``--checkpoint best``."""
 
 Embed = Callable[[Checkpoint, Sequence[Session]], tuple[EmbeddingTable, list[Halves]]]
 
@@ -38,7 +41,8 @@ class Selection:
 
     Attributes:
         rule: ``last``: the newest; ``retrieval``: same-neuron retrieval across time, which needs no label;
-            ``val-f1``: macro F1 of a probe on subjects that pretraining was given, which does.
+            ``val-f1``: macro F1 of a probe on subjects that pretraining was given, which does; ``loss`` and
+            ``rankme``: what training logged, by the run's ``train.keep_best``.
         step: The checkpoint that was taken.
         candidates: Every whole checkpoint of the run with its score; none for ``last``.
         subjects: Subjects that the scores were computed on; never those held out of pretraining.
@@ -52,7 +56,7 @@ class Selection:
     label: str = ""
 
 
-def check_rule(rule: str, label: str | None, checkpoint: int | None) -> None:
+def check_rule(rule: str, label: str | None, checkpoint: int | str | None) -> None:
     """Raise InputError when the options contradict one another."""
     if rule not in RULES:
         raise InputError(f"Unknown --select {rule!r}.", f"Choose {', '.join(RULES)}")
@@ -65,6 +69,28 @@ def check_rule(rule: str, label: str | None, checkpoint: int | None) -> None:
             f"--select {rule} {'needs' if label is None else 'does not take'} --select-label.",
             "nuclr embed --select val-f1 --select-label cell_type",
         )
+
+
+def best_of_training(run: Run) -> Selection:
+    """The checkpoint that the run keeps as its best one; reads nothing but its files.
+
+    Raises:
+        InputError: The run keeps none, or has none that is whole.
+    """
+    metric = run.settings.train.keep_best
+    if metric == "none":
+        raise InputError(
+            f"The run {run.folder} keeps no best checkpoint: its train.keep_best is none.",
+            "Give --checkpoint STEP, or let --select retrieval score those that are there",
+        )
+    step = best_step(run.checkpoints, metric, lambda folder: not damage(folder))
+    if step is None:
+        raise InputError(
+            f"No whole checkpoint of the run {run.folder} says its {metric}.",
+            "Leave --checkpoint out, or let --select retrieval score those that are there",
+        )
+    candidates = tuple(Candidate(*found) for found in sorted(scores_of(run.checkpoints, metric).items()))
+    return Selection(metric, step, candidates, run.record.trained_subjects)
 
 
 def select_checkpoint(

@@ -1,64 +1,99 @@
-"""metrics.jsonl and TensorBoard files of a run."""
+"""metrics.jsonl of a run. Imports nothing heavy: `nuclr runs` reads it, too."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from nuclr_cli.workflows.reporting import Reporter
-
-if TYPE_CHECKING:
-    from tensorboardX import SummaryWriter
+from nuclr_cli.errors import InputError
+from nuclr_cli.workflows.run_folder import resume_command
 
 # Rows hold these beside numbers that must repeat bit for bit; they depend on the machine's mood.
-TIME_METRICS = frozenset({"units_per_s", "wait_share", "step_s", "elapsed_s"})
+TIME_METRICS = frozenset(
+    {"units_per_s", "tokens_per_s", "mfu", "peak_memory_bytes", "wait_share", "step_s", "elapsed_s"}
+)
+
+
+class Sinks(Protocol):
+    """Where rows are shown as well; see `nuclr_cli.workflows.loggers.Sinks`."""
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None: ...
+
+    def close(self, finished: bool) -> None: ...
 
 
 class MetricsLog:
-    """Appends one JSON object a row.
+    """Appends one JSON object a row: whole lines, whatever the disk does.
 
     A resumed run drops the rows beyond its checkpoint, so that no step stands twice.
 
     Args:
         folder: Run folder.
         from_step: Steps already done; later rows are removed.
-        reporter: Told once when TensorBoard files cannot be written.
+        sinks: Where rows are shown as well; they never fail.
+
+    Raises:
+        InputError: The disk is full or read-only; rows that are there stay.
     """
 
-    def __init__(self, folder: Path, from_step: int, reporter: Reporter) -> None:
-        self.path = folder / "metrics.jsonl"
+    def __init__(self, folder: Path, from_step: int, sinks: Sinks) -> None:
+        self.path, self._sinks = folder / "metrics.jsonl", sinks
         rows = [row for row in read_metrics(self.path) if row["step"] <= from_step]
         temporary = self.path.with_name(".metrics.tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        temporary.replace(self.path)
-        self._file = self.path.open("a", encoding="utf-8")
-        self._board: SummaryWriter | None = None
         try:
-            from tensorboardX import SummaryWriter
-
-            purge = from_step + 1 if from_step else None
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
-        except ModuleNotFoundError:
-            reporter.warn("No TensorBoard files: pip install tensorboardX")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            temporary.replace(self.path)
+            self._file = self.path.open("ab", buffering=0)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise self._refused(error) from None
+        self._size = self.path.stat().st_size
 
     def write(self, row: Mapping[str, float | int]) -> None:
-        """Append a row (it must hold ``step``); non-finite numbers become null."""
-        clean = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in row.items()}
-        self._file.write(json.dumps(clean) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for key, value in clean.items():
-                if key != "step" and value is not None:
-                    self._board.add_scalar(key, value, int(row["step"]))
+        """Append a row (it must hold ``step``); non-finite numbers become null.
 
-    def close(self) -> None:
+        Raises:
+            InputError: The disk refuses it; the rows before it stay.
+        """
+        clean = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in row.items()}
+        line = (json.dumps(clean) + "\n").encode()
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            raise self._refused(error) from None
+        self._size += len(line)
+        self._sinks.write(int(row["step"]), shown(clean))
+
+    def close(self, finished: bool) -> None:
+        """Close this and what shows it.
+
+        Args:
+            finished: The run is done; else it may be gone on with.
+        """
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        self._sinks.close(finished)
+
+    def _refused(self, error: OSError) -> InputError:
+        return InputError(
+            f"Cannot write {self.path}: {error.strerror or error}.",
+            "Checkpoints are whole. Free space or mend permissions, then: "
+            f"{resume_command(self.path.parent)}",
+        )
+
+
+def shown(row: Mapping[str, float | int | None]) -> dict[str, float | int]:
+    """The finite numbers of a row, without its step."""
+    return {key: value for key, value in row.items() if key != "step" and value is not None}
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from nuclr_cli.data.tokens import FEWEST_UNITS, CalciumTokens, SpikeTokens, TokenSpec
 from nuclr_cli.errors import InputError
 from nuclr_cli.model.config import LossConfig, ModelConfig, Recompute, TokenKind
+from nuclr_cli.workflows.best_checkpoint import KeepBest
 from nuclr_cli.workflows.config import replace_keys
 from nuclr_cli.workflows.training_part import DataConfig
 
@@ -79,7 +80,11 @@ class TrainConfig:
             large for one; the number of processes is a multiple of it. Memory, not mathematics.
         checkpoint_every: Steps between checkpoints.
         keep_checkpoints: How many of the newest checkpoints stay.
+        keep_best: The checkpoint that stays beside the newest: of smallest ``loss`` or largest ``rankme``, as
+            mean of the logged steps since the checkpoint before it; ``none``: only the newest stay.
         log_every: Steps between rows of metrics.jsonl.
+        peak_tflops: TFLOP/s of one device, for ``mfu`` in the metrics; None = from a table of GPUs (in bf16),
+            and no ``mfu`` for others.
         workers: Processes that draw views; None = none on a CPU, up to 12 beside a GPU.
         prefetch: Steps that each of these processes draws ahead.
     """
@@ -96,7 +101,9 @@ class TrainConfig:
     processes_per_window: int = 1
     checkpoint_every: int = 500
     keep_checkpoints: int = 3
+    keep_best: KeepBest = "loss"
     log_every: int = 10
+    peak_tflops: float | None = None
     workers: int | None = None
     prefetch: int = 2
 
@@ -117,8 +124,9 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise InputError(f"train.{name} = {value} is below 0.", f"Raise train.{name}.")
-        for name in ("learning_rate", "grad_clip"):
-            if not getattr(self, name) > 0:
+        for name in ("learning_rate", "grad_clip", "peak_tflops"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
                 raise InputError(
                     f"train.{name} = {getattr(self, name)} is not above 0.", f"Raise train.{name}."
                 )

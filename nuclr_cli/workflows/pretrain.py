@@ -19,6 +19,7 @@ from nuclr_cli.workflows.pretrain_sessions import (
 )
 from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
+from nuclr_cli.workflows.run_lock import RunLock
 from nuclr_cli.workflows.runs import (
     RunSession,
 )
@@ -82,6 +83,7 @@ def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Pretra
     if device.accelerator == "cpu":
         keep_freed_memory()
     ranks = Ranks(device, layout_of(config.gpus, config.nodes))
+    lock = RunLock(reporter)
     try:
         if not ranks.first:
             reporter = SilentReporter()
@@ -89,7 +91,7 @@ def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Pretra
         begun: list[Begun] = []
 
         def lead() -> Place:
-            begun.append(begin(config, device, ranks.world, reporter))
+            begun.append(begin(config, device, ranks.world, reporter, lock))
             return begun[0].place
 
         place = ranks.once(lead)
@@ -101,6 +103,7 @@ def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Pretra
         ranks.of_each(come_along)
         return _train(begun[0], device, ranks, reporter, began)
     finally:
+        lock.release()
         ranks.leave()
 
 

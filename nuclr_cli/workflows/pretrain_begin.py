@@ -16,6 +16,7 @@ from nuclr_cli.workflows.checkpoints import Checkpoint, load_checkpoint, newest_
 from nuclr_cli.workflows.config import flatten
 from nuclr_cli.workflows.data_place import open_data
 from nuclr_cli.workflows.devices import Device
+from nuclr_cli.workflows.loggers import checked
 from nuclr_cli.workflows.pair_model import PairModel, initial_model
 from nuclr_cli.workflows.presets import PretrainSettings, for_modalities, preset_settings, with_changes
 from nuclr_cli.workflows.pretrain_sessions import (
@@ -26,6 +27,7 @@ from nuclr_cli.workflows.pretrain_sessions import (
 )
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.run_data import data_of, is_data_of
+from nuclr_cli.workflows.run_lock import RunLock
 from nuclr_cli.workflows.runs import (
     DATA,
     RUNS,
@@ -62,6 +64,7 @@ class PretrainConfig:
         resume: Continue the named (or newest unfinished) run, else start it.
         init_from: Run whose weights to start from.
         cache: Where copies of sessions lie that are not on this machine; see `open_data`.
+        loggers: ``wandb``, ``mlflow``, or ``none`` alone; None = as the resumed run had them.
     """
 
     data: Path = DATA
@@ -76,6 +79,7 @@ class PretrainConfig:
     resume: bool = False
     init_from: Path | None = None
     cache: Cache | None = None
+    loggers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Begun:
     checkpoint: Checkpoint | None
 
 
-def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter) -> Begun:
+def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter, lock: RunLock) -> Begun:
     """Find the run to go on with, or make one.
 
     Args:
@@ -116,12 +120,21 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
         device: Of each process.
         world: Processes that will train together.
         reporter: Told what was found.
+        lock: Takes the run, unless it is finished.
 
     Raises:
-        InputError: Bad data, settings or checkpoint; nothing has been made then.
+        InputError: Bad data, settings or checkpoint; nothing has been made then. Or another process trains
+            the run.
+        MissingPackageError: That of a logger.
     """
+    loggers = checked(config.loggers or ())
     run = _run_to_resume(config, reporter)
     if run is not None:
+        if run.record.state != "finished":
+            lock.take(run.folder)
+            run = open_run(run.folder)  # as whoever held it before has left it
+        kept = checked(run.record.loggers) if config.loggers is None else loggers
+        run = dataclasses.replace(run, record=dataclasses.replace(run.record, loggers=kept))
         checkpoint = newest_whole_checkpoint(run.checkpoints, reporter.warn)
         settings = _settings_to_resume(run, config, reporter)
         _fits(settings, world)
@@ -129,6 +142,7 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
         if step >= run.settings.train.steps:
             reporter.note(f"run {run.record.name} is finished: nothing to do")
         else:
+            lock.take(run.folder)
             reporter.note(f"continuing run {run.record.name} at step {step} of {run.settings.train.steps}")
         data = _data_to_resume(run, config, reporter)
         sessions = open_data(data, config.cache, reporter)
@@ -167,7 +181,8 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
                 f"{', '.join(met)}: held out here, but the weights of {origin.folder} come from them, so "
                 "probes that test on them are not inductive"
             )
-    run = create_run(config.runs, config.name, settings, config.data, roles, origin)
+    run = create_run(config.runs, config.name, settings, config.data, roles, origin, loggers=loggers)
+    lock.take(run.folder)
     ancestor = origin.folder.resolve() if origin else None
     place = Place(run.folder.resolve(), place_of(config.data), None, ancestor, config.cache)
     return Begun(place, run, model, sessions, None)

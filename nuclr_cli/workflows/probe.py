@@ -76,5 +76,7 @@ class _About:
     def warn(self, text: str) -> None:
         self._reporter.warn(f"{self._label}: {text}")
 
-    def progress(self, title: str, total: float | None, unit: str) -> AbstractContextManager[Progress]:
-        return self._reporter.progress(f"{self._label}: {title}", total, unit)
+    def progress(
+        self, title: str, total: float | None, unit: str, start: float = 0
+    ) -> AbstractContextManager[Progress]:
+        return self._reporter.progress(f"{self._label}: {title}", total, unit, start)

@@ -28,8 +28,10 @@ class Reporter(Protocol):
     def warn(self, text: str) -> None:
         """Something that the user should look at."""
 
-    def progress(self, title: str, total: float | None, unit: str) -> AbstractContextManager[Progress]:
-        """Open a task of `total` units of work (None: unknown), counted in `unit`."""
+    def progress(
+        self, title: str, total: float | None, unit: str, start: float = 0
+    ) -> AbstractContextManager[Progress]:
+        """Open a task of `total` units of work (None: unknown), counted in `unit`, `start` of them done."""
 
 
 class _NoProgress:
@@ -47,5 +49,5 @@ class SilentReporter:
         pass
 
     @contextmanager
-    def progress(self, title: str, total: float | None, unit: str) -> Iterator[Progress]:
+    def progress(self, title: str, total: float | None, unit: str, start: float = 0) -> Iterator[Progress]:
         yield _NoProgress()

@@ -97,6 +97,7 @@ class RunRecord:
             weights were trained elsewhere, and nobody has named all subjects that they have seen.
         imported_from: Absolute path of the file whose weights these are, or empty: trained here.
         imported_sha256: Of that file.
+        loggers: Where the metrics are shown as well, see `nuclr_cli.workflows.loggers`; a resume keeps them.
     """
 
     name: str
@@ -112,6 +113,7 @@ class RunRecord:
     inherited_how: Literal["recorded", "told", "unknown"] = "recorded"
     imported_from: str = ""
     imported_sha256: str = ""
+    loggers: tuple[str, ...] = ()
 
     @property
     def trained_subjects(self) -> tuple[str, ...]:
@@ -174,9 +176,19 @@ class Run:
         return dataclasses.replace(self, settings=settings)
 
     def with_state(self, state: State, step: int) -> Run:
-        """Write a new state into `run.json` and return the run that says it."""
+        """Write a new state into `run.json` and return the run that says it.
+
+        Raises:
+            InputError: The disk is full or read-only; the earlier `run.json` is whole.
+        """
         record = dataclasses.replace(self.record, state=state, step=step)
-        write_json(self.folder / "run.json", dataclasses.asdict(record))
+        try:
+            write_json(self.folder / "run.json", dataclasses.asdict(record))
+        except OSError as error:
+            raise InputError(
+                f"Cannot write {self.folder / 'run.json'}: {error.strerror or error}.",
+                f"Checkpoints are whole. Free space or mend permissions, then: {resume_command(self.folder)}",
+            ) from None
         return dataclasses.replace(self, record=record)
 
 
@@ -229,7 +241,14 @@ def open_run(folder: Path) -> Run:
         digests = tree.pop("inherited_digests", None if tree.get("init_from") else ())
         if digests is not None:
             digests = tuple((str(subject), str(digest)) for subject, digest in digests)
-        record = RunRecord(sessions=sessions, inherited_subjects=inherited, inherited_digests=digests, **tree)
+        loggers = tuple(tree.pop("loggers", ()))
+        record = RunRecord(
+            sessions=sessions,
+            inherited_subjects=inherited,
+            inherited_digests=digests,
+            loggers=loggers,
+            **tree,
+        )
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise InputError(
             f"The run's record {folder / 'run.json'} does not fit this version of nuclr: {error}.",
@@ -308,6 +327,7 @@ def create_run(
     sessions: Sequence[RunSession],
     init_from: Run | None = None,
     imported: Imported | None = None,
+    loggers: tuple[str, ...] = (),
 ) -> Run:
     """Make a run folder with its settings, record and environment, whole or not at all.
 
@@ -342,6 +362,7 @@ def create_run(
         inherited_subjects=init_from.record.seen_subjects if init_from else (),
         inherited_digests=init_from.record.seen_digests if init_from else (),
         inherited_how=init_from.record.inherited_how if init_from else "recorded",
+        loggers=loggers,
     )
     if imported is not None:
         unknown = imported.subjects is None

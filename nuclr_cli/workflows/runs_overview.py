@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from nuclr_cli.errors import InputError
+from nuclr_cli.workflows.best_checkpoint import KeepBest, best_step
 from nuclr_cli.workflows.from_json import rebuild
 from nuclr_cli.workflows.metrics_log import last_rows
 from nuclr_cli.workflows.run_folder import RUNS, State, folder_of, resume_command, steps_available
@@ -49,6 +50,7 @@ class RunSummary:
         left_s: Seconds until the last step at that speed; only while it runs.
         row_age_s: Seconds since rows were written (by the clock of this machine and the file's time).
         checkpoint: Step of the newest one.
+        best: Step of the one that the run keeps as its best, by what that one says; None = none.
         embeddings: The table of ``nuclr embed``; None = not made yet.
         probes: Results of ``nuclr probe`` in the folder.
         resume: What to type to continue it, where that makes sense; else ''.
@@ -69,6 +71,7 @@ class RunSummary:
     left_s: float | None
     row_age_s: float | None
     checkpoint: int | None
+    best: int | None
     embeddings: Path | None
     probes: int
     resume: str
@@ -101,6 +104,7 @@ class _Recorded:
 class _Train:
     steps: int
     log_every: int
+    keep_best: KeepBest = "none"
 
 
 @dataclass(frozen=True)
@@ -210,11 +214,19 @@ def _summary(folder: Path) -> RunSummary | None:
         left_s=left_s,
         row_age_s=max(now - _written(folder / "metrics.jsonl"), 0.0) if rows else None,
         checkpoint=checkpoints[-1] if checkpoints else None,
+        best=_best(folder / "checkpoints", settings),
         embeddings=embeddings if embedded else None,
         probes=probes,
         resume=resume_command(folder) if state == "stopped" or silent_s is not None else "",
         problem="; ".join(problems),
     )
+
+
+def _best(checkpoints: Path, settings: _Settings | None) -> int | None:
+    """Checksums are not looked at: a listing must not read gigabytes."""
+    if settings is None or settings.train.keep_best == "none":
+        return None
+    return best_step(checkpoints, settings.train.keep_best, lambda folder: True)
 
 
 def _read(kind: type[T], path: Path, problems: list[str]) -> T | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from nuclr_cli.data.streams import Purpose, torch_seed
 from nuclr_cli.errors import InputError, Interrupted, NuclrError
 from nuclr_cli.model.rankme import rankme
 from nuclr_cli.wording import counted
+from nuclr_cli.workflows.best_checkpoint import Score
 from nuclr_cli.workflows.checkpoints import (
     Checkpoint,
     optimizer_tensors,
@@ -26,8 +28,10 @@ from nuclr_cli.workflows.checkpoints import (
 )
 from nuclr_cli.workflows.devices import Device
 from nuclr_cli.workflows.launchers import Layout
+from nuclr_cli.workflows.loggers import Sinks
 from nuclr_cli.workflows.metrics_log import MetricsLog
 from nuclr_cli.workflows.out_of_memory import told_of_memory
+from nuclr_cli.workflows.pace import Pace, batch_flops
 from nuclr_cli.workflows.pair_model import PairModel, learning_rate_at, parameter_groups
 from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter
@@ -65,6 +69,8 @@ class StepResult:
     grad_norm_encoder: float
     grad_norm_loss: float
     n_units: int
+    n_tokens: int
+    flops: float
     embeddings: Tensor
 
 
@@ -74,6 +80,10 @@ def _drawn(batches: Iterator[StepBatch]) -> tuple[StepBatch | None, NuclrError |
         return next(batches), None
     except NuclrError as error:
         return None, error
+
+
+def _nothing(row: Mapping[str, float | int]) -> None:
+    """What other ranks than the first write."""
 
 
 def _raise(error: NuclrError | None) -> None:
@@ -128,6 +138,7 @@ class Trainer:
         self.step = 0
         self.stream_state = StreamState(0, 0)
         self.counters = Counters()
+        self.score = Score()
         self.barren_limit = math.inf
         self._barren = 0
         if checkpoint is not None:
@@ -135,6 +146,7 @@ class Trainer:
             self.step = checkpoint.step
             self.stream_state = StreamState(**checkpoint.state["stream"])
             self.counters = Counters(**checkpoint.state["counters"])
+            self.score = Score.after(checkpoint.state)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, self.train.weight_decay), lr=self.train.learning_rate
         )
@@ -153,12 +165,17 @@ class Trainer:
             InputError: The loss is not finite, no window gives two views, or the disk refuses a checkpoint.
         """
         train = self.train
-        log = MetricsLog(self.run.folder, self.step, self.reporter) if self.ranks.first else None
+        opened: list[MetricsLog] = []
+        self.ranks.once(lambda: opened.append(self._open_log()))
+        log = opened[0] if opened else None
+        write = opened[0].write if opened else _nothing
         began = time.monotonic()
-        waited = worked = 0.0
-        units_since, steps_since = 0, 0
+        pace = Pace(self.settings, self.fabric.device, self.ranks.world)
         try:
-            with StopRequest() as stop, self.reporter.progress("pretrain", train.steps, "steps") as bar:
+            with (
+                StopRequest() as stop,
+                self.reporter.progress("pretrain", train.steps, "steps", self.step) as bar,
+            ):
                 self.model.train()
                 while self.step < train.steps:
                     t0 = time.perf_counter()
@@ -172,29 +189,22 @@ class Trainer:
                     self.step += 1
                     self.stream_state = batch.state_after
                     t2 = time.perf_counter()
-                    waited, worked = waited + (t1 - t0), worked + (t2 - t1)
-                    steps_since += 1
-                    if result is not None:
-                        units_since += result.n_units
-                    if log_now and log is not None:
+                    did = (0, 0, 0.0) if result is None else (result.n_units, result.n_tokens, result.flops)
+                    pace.add(t1 - t0, t2 - t1, *did)
+                    if log_now:
                         row: dict[str, float | int] = {"step": self.step, "epoch": self.stream_state.epoch}
                         if result is not None:
                             row |= self._numbers(result, rate)
-                        elapsed = waited + worked
                         row |= {
                             "windows": self.counters.windows,
                             "windows_dropped": self.counters.dropped,
                             "pairs": self.counters.pairs,
-                            "units_per_s": units_since / elapsed,
-                            "wait_share": waited / elapsed,
-                            "step_s": elapsed / steps_since,
+                            **pace.numbers(),
                             "elapsed_s": time.monotonic() - began,
                         }
-                        log.write(row)
-                    if log_now:
-                        waited = worked = 0.0
-                        units_since = steps_since = 0
-                    bar.update(self.step, f"loss {result.loss:.3f}" if result is not None else "")
+                        self.score.add(row)
+                        self.ranks.once(partial(write, row))
+                    bar.update(self.step, pace.said(None if result is None else result.loss))
                     if everybody.exit_code:
                         self._save()
                         raise self.ranks.said_once(self._interrupted(everybody.exit_code))
@@ -203,7 +213,10 @@ class Trainer:
                         self._note_state("running")
         finally:
             if log is not None:
-                log.close()
+                log.close(finished=self.step >= train.steps)
+
+    def _open_log(self) -> MetricsLog:
+        return MetricsLog(self.run.folder, self.step, Sinks(self.run, self.step, self.reporter))
 
     def _everybody(self, batch: StepBatch | None, failure: NuclrError | None, exit_code: int) -> _Everybody:
         """Add up what the ranks have to know of one another before a step.
@@ -274,7 +287,7 @@ class Trainer:
             group["lr"] = rate
         self._stepper.zero_grad(set_to_none=True)
         # Added up on the device: reading one micro-batch's terms would keep the next from being launched.
-        sums = torch.zeros(4, dtype=torch.float64, device=self.fabric.device)
+        sums = torch.zeros(6, dtype=torch.float64, device=self.fabric.device)
         kept: list[Tensor] = []
         for i, micro in enumerate(batch.micro):
             # Dropout masks depend on the step and the micro-batch alone: a resumed run draws the same, if as
@@ -292,8 +305,10 @@ class Trainer:
                 kept.append(embeddings.float())
         if self.group.leads:
             sums[3] = sum(len(m.view1.ids) + len(m.view2.ids) for m in batch.micro)
+            sums[4] = sum(m.n_tokens for m in batch.micro)
+            sums[5] = sum(batch_flops(self.settings, m) for m in batch.micro)
         self._add_up(sums)
-        loss, attraction, repulsion, n_units = sums.tolist()
+        loss, attraction, repulsion, n_units, n_tokens, flops = sums.tolist()
         norms = [
             float(torch.nn.utils.clip_grad_norm_(part.parameters(), self.train.grad_clip))
             for part in (self.model.encoder, self.model.loss)
@@ -308,6 +323,8 @@ class Trainer:
             norms[0],
             norms[1],
             round(n_units),
+            round(n_tokens),
+            flops,
             torch.cat(kept)[:RANKME_ROWS].cpu() if kept else torch.empty(0),
         )
 
@@ -345,12 +362,17 @@ class Trainer:
             "stream_before": asdict(self.stream_state),
             "windows": [window for of_rank in self.ranks.gather(windows) for window in of_rank],
         }
+        listed = f"The windows of this batch are listed in {path}."
         if self.ranks.first:
-            write_json(path, document)
+            try:
+                write_json(path, document)
+            except OSError as error:
+                listed = (
+                    f"The windows of this batch could not be listed in {path}: {error.strerror or error}."
+                )
         self._note_state("failed")
         return InputError(
-            f"The loss or its gradient is not finite at step {self.step} (loss {loss}). "
-            f"The windows of this batch are listed in {path}.",
+            f"The loss or its gradient is not finite at step {self.step} (loss {loss}). {listed}",
             "Look at those sessions with nuclr info, or lower --set train.learning_rate",
         )
 
@@ -368,13 +390,21 @@ class Trainer:
         }
 
     def _save(self) -> None:
+        regular = self.step % self.train.checkpoint_every == 0 or self.step == self.train.steps
         self.ranks.once(
             lambda: save_checkpoint(
                 self.run.checkpoints,
                 self.step,
                 self.model.state_dict(),
                 optimizer_tensors(self._optimizer, self._names),
-                {"stream": asdict(self.stream_state), "counters": asdict(self.counters)},
+                {
+                    "stream": asdict(self.stream_state),
+                    "counters": asdict(self.counters),
+                    "score": self.score.state(regular),
+                },
                 self.train.keep_checkpoints,
+                self.train.keep_best,
             )
         )
+        if regular:
+            self.score = Score()

@@ -1,0 +1,69 @@
+"""One training of a run at a time, on all machines that share its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from nuclr_cli.errors import InputError
+from nuclr_cli.workflows.folder_lock import FolderInUse, NoLocks, only_here
+from nuclr_cli.workflows.reporting import Reporter
+from nuclr_cli.workflows.run_folder import resume_command
+
+
+class RunLock:
+    """Holds one run, from `take` to `release` or the end of the process; of several ranks the first has it.
+
+    Args:
+        reporter: Told where the file system cannot lock.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter, self._stack, self._taken = reporter, ExitStack(), False
+
+    def release(self) -> None:
+        """Let others train the run."""
+        self._stack.close()
+        self._taken = False
+
+    def take(self, run: Path) -> None:
+        """Hold the run; nothing happens if it is held already.
+
+        Raises:
+            InputError: Another process trains it, or its folder cannot be written.
+        """
+        if self._taken:
+            return
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        own = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now})
+        try:
+            self._stack.enter_context(only_here(run, own))
+        except FolderInUse as error:
+            raise InputError(
+                f"The run {run} is being trained already{_by(error.holder)}.",
+                "Wait until it ends or stop it (SIGTERM saves a checkpoint), then: "
+                f"{resume_command(run)}; or start another run with another --name",
+            ) from None
+        except NoLocks:
+            self._reporter.warn(
+                f"the file system of {run} knows no locks: see to it that no second process trains this run"
+            )
+        except OSError as error:
+            raise InputError(
+                f"The run {run} cannot be written: {error.strerror or error}.",
+                f"Mend its permissions or free some space, then: {resume_command(run)}",
+            ) from None
+        self._taken = True
+
+
+def _by(holder: str) -> str:
+    """What the holder says of itself, as part of a sentence; empty when it says nothing (Windows)."""
+    try:
+        said = json.loads(holder)
+        return f" by process {said['pid']} on {said['host']} since {said['since']} (UTC)"
+    except (ValueError, TypeError, KeyError):
+        return ""
