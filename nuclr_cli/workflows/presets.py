@@ -65,6 +65,8 @@ class TrainConfig:
     Attributes:
         steps: Optimiser steps.
         batch_windows: Windows of one global batch.
+        target_pairs: Matched pairs of an optimiser step: it takes as many global batches as they need (warmup
+            by itself counts them as one); None = a step is one global batch.
         max_tokens: Largest micro-batch, in units x patches over both views; memory, not mathematics.
         learning_rate: Peak rate of AdamW.
         weight_decay: On matrices only, not on norms and biases.
@@ -81,6 +83,7 @@ class TrainConfig:
 
     steps: int = 50_000
     batch_windows: int = 128
+    target_pairs: int | None = None
     max_tokens: int = 65_536
     learning_rate: float = 5e-4
     weight_decay: float = 0.01
@@ -101,9 +104,11 @@ class TrainConfig:
             "checkpoint_every",
             "keep_checkpoints",
             "log_every",
+            "target_pairs",
         ):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name} = {getattr(self, name)} is below 1.", f"Raise train.{name}.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"train.{name} = {value} is below 1.", f"Raise train.{name}.")
         for name in ("weight_decay", "warmup_steps", "workers"):
             value = getattr(self, name)
             if value is not None and value < 0:

@@ -159,11 +159,17 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
 
 
 def _fits(settings: PretrainSettings, world: int) -> None:
-    """Raise InputError for what several processes cannot train."""
+    """Raise InputError for what several processes, or a step of several batches, cannot train."""
     if settings.loss.name == "vicreg" and world > 1:
         raise InputError(
             f"VICReg is a statistic of the whole batch; {world} processes would each see a part.",
             "Train on one device, or use --set loss.name=dcl",
+        )
+    if settings.loss.name == "vicreg" and settings.train.target_pairs is not None:
+        raise InputError(
+            f"VICReg is a statistic of the whole batch; train.target_pairs = {settings.train.target_pairs} "
+            "adds up several.",
+            "Raise train.batch_windows instead of --set train.target_pairs, or use --set loss.name=dcl",
         )
 
 

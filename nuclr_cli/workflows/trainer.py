@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from nuclr_cli.data.pretrain_stream import StepBatch, StreamState
-from nuclr_cli.data.streams import Purpose, torch_seed
 from nuclr_cli.errors import InputError, Interrupted, NuclrError
 from nuclr_cli.model.rankme import rankme
+from nuclr_cli.workflows.accumulation import StepGradient
 from nuclr_cli.workflows.checkpoints import (
     Checkpoint,
     optimizer_tensors,
@@ -30,8 +30,6 @@ from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.runs import Run, State, resume_command, write_json
 from nuclr_cli.workflows.signals import StopRequest
-
-RANKME_ROWS = 2048
 
 
 @dataclass
@@ -142,18 +140,23 @@ class Trainer:
             with StopRequest() as stop, self.reporter.progress("pretrain", train.steps, "steps") as bar:
                 self.model.train()
                 while self.step < train.steps:
-                    t0 = time.perf_counter()
-                    batch, failure = _drawn(batches)
-                    t1 = time.perf_counter()
-                    everybody = self._everybody(batch, failure, stop.exit_code)
-                    assert batch is not None  # or all ranks would have ended
                     log_now = (self.step + 1) % train.log_every == 0 or self.step + 1 == train.steps
-                    rate = learning_rate_at(self.step, train.learning_rate, warmup_steps, train.steps)
-                    result = self._take_step(batch, everybody.pairs, rate, keep_embeddings=log_now)
-                    self.step += 1
-                    self.stream_state = batch.state_after
+                    gradient = self._gradient(keep_embeddings=log_now)
+                    while not gradient.complete:
+                        t0 = time.perf_counter()
+                        batch, failure = _drawn(batches)
+                        t1 = time.perf_counter()
+                        everybody = self._everybody(batch, failure, stop.exit_code)
+                        assert batch is not None  # or all ranks would have ended
+                        gradient.add(batch, everybody.pairs)
+                        after = batch.state_after
+                        waited, worked = waited + (t1 - t0), worked + (time.perf_counter() - t1)
                     t2 = time.perf_counter()
-                    waited, worked = waited + (t1 - t0), worked + (t2 - t1)
+                    rate = learning_rate_at(self.step, train.learning_rate, warmup_steps, train.steps)
+                    result = self._take_step(gradient, rate)
+                    self.step += 1
+                    self.stream_state = after
+                    worked += time.perf_counter() - t2
                     steps_since += 1
                     if result is not None:
                         units_since += result.n_units
@@ -166,6 +169,8 @@ class Trainer:
                             "windows": self.counters.windows,
                             "windows_dropped": self.counters.dropped,
                             "pairs": self.counters.pairs,
+                            "pairs_per_step": gradient.pairs,
+                            "batches_per_step": gradient.batches,
                             "units_per_s": units_since / elapsed,
                             "wait_share": waited / elapsed,
                             "step_s": elapsed / steps_since,
@@ -224,87 +229,38 @@ class Trainer:
             exit_code=exit_code,
         )
 
-    def _take_step(
-        self, batch: StepBatch, n_pairs: int, rate: float, *, keep_embeddings: bool
-    ) -> StepResult | None:
-        """One optimiser step on a global batch, of which this rank has some micro-batches, or none.
+    def _gradient(self, *, keep_embeddings: bool) -> StepGradient:
+        """Where the next step adds up its gradient; that of the last one is dropped."""
+        self._stepper.zero_grad(set_to_none=True)
+        return StepGradient(
+            self.model, self.fabric, self.ranks, self.settings, self.step, keep_embeddings=keep_embeddings
+        )
 
-        Terms of the loss are shares of the global batch, by matched pairs: their gradients are added up, over
-        micro-batches and ranks.
+    def _take_step(self, gradient: StepGradient, rate: float) -> StepResult | None:
+        """Move the weights by a gradient.
 
         Args:
-            batch: This rank's.
-            n_pairs: Of all ranks.
+            gradient: Complete.
             rate: Learning rate.
-            keep_embeddings: Return some.
 
         Returns:
             None when no window of any rank gave two views.
         """
-        if not n_pairs:
+        if not gradient.pairs:
             return None
-        if self.settings.loss.name == "vicreg" and len(batch.micro) > 1:
-            raise InputError(
-                f"VICReg is a statistic of the whole batch; this one is cut into {len(batch.micro)} parts: "
-                f"its {sum(m.n_tokens for m in batch.micro)} tokens exceed train.max_tokens.",
-                "Raise --set train.max_tokens, lower --set train.batch_windows, or use --set loss.name=dcl",
-            )
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._stepper.zero_grad(set_to_none=True)
-        # Added up on the device: reading one micro-batch's terms would keep the next from being launched.
-        sums = torch.zeros(4, dtype=torch.float64, device=self.fabric.device)
-        kept: list[Tensor] = []
-        for i, micro in enumerate(batch.micro):
-            # Dropout masks depend on the step and the micro-batch alone: a resumed run draws the same, if as
-            # many ranks go on.
-            number = i * self.ranks.world + self.ranks.rank
-            torch.manual_seed(torch_seed(self.settings.seed, self.step, number, Purpose.MODEL))
-            pair = self.model.prepare(micro, self.fabric.device)
-            # Not through Fabric's wrapper of the model, which would round terms in float64.
-            with self.fabric.autocast():
-                total, numerator, denominator, embeddings = self.model(pair, n_pairs)
-            self.fabric.backward(total)
-            sums[:3] += torch.stack([total, numerator, denominator]).detach().double()
-            if keep_embeddings:
-                kept.append(embeddings.float())
-        sums[3] = sum(len(m.view1.ids) + len(m.view2.ids) for m in batch.micro)
-        self._add_up(sums)
-        loss, attraction, repulsion, n_units = sums.tolist()
+        loss, attraction, repulsion, n_units = gradient.finish()
         norms = [
             float(torch.nn.utils.clip_grad_norm_(part.parameters(), self.train.grad_clip))
             for part in (self.model.encoder, self.model.loss)
         ]
         if not all(math.isfinite(value) for value in (loss, *norms)):
-            raise self.ranks.said_once(self._not_finite(batch, loss, norms))
+            raise self.ranks.said_once(self._not_finite(gradient, loss, norms))
         self._stepper.step()
-        return StepResult(
-            loss,
-            attraction,
-            repulsion,
-            norms[0],
-            norms[1],
-            round(n_units),
-            torch.cat(kept)[:RANKME_ROWS].cpu() if kept else torch.empty(0),
-        )
+        return StepResult(loss, attraction, repulsion, norms[0], norms[1], n_units, gradient.embeddings)
 
-    def _add_up(self, sums: Tensor) -> None:
-        """Replace the gradients, and `sums`, by their sums over the ranks."""
-        if self.ranks.world == 1:
-            return
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        # What no rank has used stays without a gradient: the optimiser passes over it, as it does alone.
-        used = self.ranks.sum([parameter.grad is not None for parameter in parameters])
-        gradients = []
-        for parameter, n_ranks in zip(parameters, used, strict=True):
-            if n_ranks:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                gradients.append(parameter.grad)
-        self.ranks.sum_into(gradients)
-        self.ranks.sum_into([sums])
-
-    def _not_finite(self, batch: StepBatch, loss: float, norms: list[float]) -> InputError:
+    def _not_finite(self, gradient: StepGradient, loss: float, norms: list[float]) -> InputError:
         path = self.run.folder / f"not-finite-step-{self.step:08d}.json"
         windows = [
             {
@@ -313,7 +269,7 @@ class Trainer:
                 "epoch": drawn.epoch,
                 "index": drawn.index,
             }
-            for drawn in batch.drawn
+            for drawn in gradient.drawn
         ]
         document: dict[str, Any] = {
             "step": self.step,
@@ -327,7 +283,7 @@ class Trainer:
         self._note_state("failed")
         return InputError(
             f"The loss or its gradient is not finite at step {self.step} (loss {loss}). "
-            f"The windows of this batch are listed in {path}.",
+            f"The windows of this step are listed in {path}.",
             "Look at those sessions with nuclr info, or lower --set train.learning_rate",
         )
 
