@@ -46,6 +46,13 @@ def embed(
     select_label: Annotated[
         str | None, typer.Option(metavar="NAME", help="Label of --select val-f1.")
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="raw|ema",
+            help="Weights as trained, or their moving average. Default: ema where train.ema kept one.",
+        ),
+    ] = None,
     gpus: Annotated[int | None, typer.Option(help="0 is the CPU. Default: a GPU if there is one.")] = None,
 ) -> None:
     """Turn every unit into one vector with a trained encoder: one row a unit, also for animals never seen."""
@@ -54,7 +61,18 @@ def embed(
 
     console.speak_once()
     record = work(
-        EmbedConfig(data, run, runs, out, checkpoint, gpus, limit, select=select, select_label=select_label),
+        EmbedConfig(
+            data,
+            run,
+            runs,
+            out,
+            checkpoint,
+            gpus,
+            limit,
+            select=select,
+            select_label=select_label,
+            weights=weights,
+        ),
         console,
     )
 
@@ -95,7 +113,8 @@ def embed(
             )
         console.print(
             f"{counted(record.n_units, 'unit')} x {record.dim} numbers -> {record.out}  "
-            f"(run {record.run}, step {record.checkpoint}, {record.seconds:.0f} s)"
+            f"(run {record.run}, step {record.checkpoint}"
+            f"{', moving average of the weights' if record.weights == 'ema' else ''}, {record.seconds:.0f} s)"
         )
 
     console.result(record, show)

@@ -32,6 +32,7 @@ from nuclr_cli.workflows.embed_select import Selection, SelectRule, check_rule, 
 from nuclr_cli.workflows.embed_sessions import embed_sessions
 from nuclr_cli.workflows.freed_memory import keep_freed_memory
 from nuclr_cli.workflows.launchers import layout_of
+from nuclr_cli.workflows.moving_average import Weights, check_weights, chosen_weights
 from nuclr_cli.workflows.pair_model import initial_model
 from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
@@ -54,6 +55,7 @@ class EmbedConfig:
         max_tokens: Units x patches encoded at once; None = what the run trained with.
         select: Rule that chooses the checkpoint; see `nuclr_cli.workflows.embed_select.Selection`.
         select_label: Label of ``val-f1``.
+        weights: ``raw``, or ``ema``, the moving average; None = the average where the run keeps one.
     """
 
     data: Path | None = None
@@ -66,6 +68,7 @@ class EmbedConfig:
     max_tokens: int | None = None
     select: str = "last"
     select_label: str | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if self.limit_s is not None and not (math.isfinite(self.limit_s) and self.limit_s > 0):
@@ -73,6 +76,7 @@ class EmbedConfig:
                 f"--limit {self.limit_s} is not a length of time.", "Give seconds, e.g. --limit 600"
             )
         check_rule(self.select, self.select_label, self.checkpoint)
+        check_weights(self.weights)
 
 
 def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
@@ -169,13 +173,16 @@ def _embed(
     run, sessions = opened.run, opened.sessions
     model = initial_model(run.settings)
 
+    def with_chosen(checkpoint: Checkpoint) -> tuple[Weights, Checkpoint]:
+        return chosen_weights(checkpoint, cast(Weights | None, config.weights), run)
+
     def work(
         checkpoint: Checkpoint,
         sessions: Sequence[Session],
         metadata: dict[str, str] | None = None,
         reporter: Reporter | None = None,
     ) -> tuple[EmbeddingTable, list[Halves]]:
-        take_weights(model, checkpoint, run.folder)
+        take_weights(model, with_chosen(checkpoint)[1], run.folder)
         halves: list[Halves] = []
         table = embed_sessions(
             model.encoder,
@@ -199,10 +206,12 @@ def _embed(
         )
     else:
         selection = Selection("last", checkpoint.step)
+    weights, chosen = with_chosen(checkpoint)
     metadata = {
         "run": run.id,
         "checkpoint_step": str(checkpoint.step),
-        "checkpoint_sha256": checkpoint.digest,
+        "checkpoint_sha256": chosen.digest,
+        "weights": weights,
         "trained_subjects": "\n".join(run.record.seen_subjects),
         "sessions": json.dumps([(s.key.subject, s.key.session, s.key.population) for s in sessions]),
         "activity": json.dumps(
@@ -227,7 +236,9 @@ def _embed(
     said = {"diagnostics": json.dumps(None if found is None else dataclasses.asdict(found))}
     table = dataclasses.replace(table, metadata={**table.metadata, **said})
     ranks.once(lambda: write_embeddings(table, plan.out))
-    return embed_record(table, sessions, run, found, selection, device, plan.out, time.monotonic() - began)
+    return embed_record(
+        table, sessions, run, found, selection, weights, device, plan.out, time.monotonic() - began
+    )
 
 
 def _again(config: EmbedConfig, run: Run) -> str:
@@ -239,6 +250,7 @@ def _again(config: EmbedConfig, run: Run) -> str:
         "--limit": None if config.limit_s is None else f"{config.limit_s:g}",
         "--select": None if config.select == "last" else config.select,
         "--select-label": config.select_label,
+        "--weights": config.weights,
         "--gpus": config.gpus,
     }
     said = [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value is not None]

@@ -68,9 +68,12 @@ class TrainConfig:
         target_pairs: Matched pairs of an optimiser step: it takes as many global batches as they need (warmup
             by itself counts them as one); None = a step is one global batch.
         max_tokens: Largest micro-batch, in units x patches over both views; memory, not mathematics.
-        learning_rate: Peak rate of AdamW.
+        optimizer: ``adamw``, or ``lamb`` for batches of many thousand pairs.
+        learning_rate: Peak rate of the optimiser.
         weight_decay: On matrices only, not on norms and biases.
         warmup_steps: Linear warmup; None = one pass over the windows, at most a tenth of the steps.
+        ema: Decay of a moving average of the weights, e.g. 0.999, which then embeds in their place; None = no
+            average.
         grad_clip: Largest gradient norm, encoder and projector separately.
         precision: ``auto`` is bf16 on a GPU and fp32 on a CPU; ``fp64`` is for comparing, not for speed.
         recompute: What feed-forward layers forget and compute again in the backward pass: ``none``,
@@ -85,9 +88,11 @@ class TrainConfig:
     batch_windows: int = 128
     target_pairs: int | None = None
     max_tokens: int = 65_536
+    optimizer: Literal["adamw", "lamb"] = "adamw"
     learning_rate: float = 5e-4
     weight_decay: float = 0.01
     warmup_steps: int | None = None
+    ema: float | None = None
     grad_clip: float = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     recompute: Recompute = "none"
@@ -113,6 +118,11 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise InputError(f"train.{name} = {value} is below 0.", f"Raise train.{name}.")
+        if self.ema is not None and not 0.0 < self.ema < 1.0:
+            raise InputError(
+                f"train.ema = {self.ema} is no decay between 0 and 1.",
+                "0.999 is usual; --set train.ema=none keeps no average",
+            )
         for name in ("learning_rate", "grad_clip"):
             if not getattr(self, name) > 0:
                 raise InputError(

@@ -25,7 +25,9 @@ from nuclr_cli.workflows.checkpoints import (
 from nuclr_cli.workflows.devices import Device
 from nuclr_cli.workflows.launchers import Layout
 from nuclr_cli.workflows.metrics_log import MetricsLog
-from nuclr_cli.workflows.pair_model import PairModel, learning_rate_at, parameter_groups
+from nuclr_cli.workflows.moving_average import MovingAverage
+from nuclr_cli.workflows.optimisers import build_optimizer
+from nuclr_cli.workflows.pair_model import PairModel, learning_rate_at
 from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.runs import Run, State, resume_command, write_json
@@ -114,15 +116,16 @@ class Trainer:
             self.step = checkpoint.step
             self.stream_state = StreamState(**checkpoint.state["stream"])
             self.counters = Counters(**checkpoint.state["counters"])
-        optimizer = torch.optim.AdamW(
-            parameter_groups(model, self.train.weight_decay), lr=self.train.learning_rate
-        )
+        optimizer = build_optimizer(model, self.train)
         self.model = model
         _, self._stepper = self.fabric.setup(model, optimizer)
         self._optimizer = optimizer
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         if checkpoint is not None:
             restore_optimizer(optimizer, self._names, checkpoint.optimizer)
+        self._average = None if self.train.ema is None else MovingAverage(model, self.train.ema)
+        if self._average is not None and checkpoint is not None:
+            self._average.restore(checkpoint, run)
 
     def fit(self, batches: Iterator[StepBatch], warmup_steps: int) -> None:
         """Train to the last step, logging and saving on the way; what concerns all ranks happens on all.
@@ -258,6 +261,8 @@ class Trainer:
         if not all(math.isfinite(value) for value in (loss, *norms)):
             raise self.ranks.said_once(self._not_finite(gradient, loss, norms))
         self._stepper.step()
+        if self._average is not None:
+            self._average.update(self.step + 1)
         return StepResult(loss, attraction, repulsion, norms[0], norms[1], n_units, gradient.embeddings)
 
     def _not_finite(self, gradient: StepGradient, loss: float, norms: list[float]) -> InputError:
@@ -309,5 +314,6 @@ class Trainer:
                 optimizer_tensors(self._optimizer, self._names),
                 {"stream": asdict(self.stream_state), "counters": asdict(self.counters)},
                 self.train.keep_checkpoints,
+                None if self._average is None else self._average.tensors,
             )
         )
