@@ -44,6 +44,10 @@ def pretrain(
     init_from: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Start from the weights of another run.")
     ] = None,
+    find_lr: Annotated[
+        bool,
+        typer.Option("--find-lr", help="Make no run: try rising learning rates on a copy, and suggest one."),
+    ] = False,
     config: ConfigFile = None,
     settings: Settings = None,
     seed: Seed = None,
@@ -58,22 +62,25 @@ def pretrain(
     changes = {**(read_toml(config) if config else {}), **parse_settings(settings or [])}
     if steps is not None:
         changes["train.steps"] = str(steps)
-    record = work(
-        PretrainConfig(
-            data=data,
-            runs=runs,
-            name=name,
-            preset=preset,
-            changes=changes,
-            seed=seed,
-            hold_out_subjects=read_subject_list(hold_out_subjects) if hold_out_subjects is not None else (),
-            gpus=gpus,
-            nodes=nodes,
-            resume=resume,
-            init_from=init_from,
-        ),
-        console,
+    asked = PretrainConfig(
+        data=data,
+        runs=runs,
+        name=name,
+        preset=preset,
+        changes=changes,
+        seed=seed,
+        hold_out_subjects=read_subject_list(hold_out_subjects) if hold_out_subjects is not None else (),
+        gpus=gpus,
+        nodes=nodes,
+        resume=resume,
+        init_from=init_from,
     )
+    if find_lr:
+        from nuclr_cli.cli.learning_rates import show_learning_rates
+
+        show_learning_rates(console, asked)
+        return
+    record = work(asked, console)
 
     def show() -> None:
         steps = str(record.steps)

@@ -32,7 +32,7 @@ class StepGradient:
     all those windows.
 
     Args:
-        model: Its parameters have no gradient yet.
+        model: Its parameters have no gradient yet; if none takes one, the loss alone is added up.
         fabric, ranks: That train it.
         settings: Of the run.
         step: Steps done; names the dropout masks.
@@ -113,7 +113,8 @@ class StepGradient:
         terms = torch.stack([total, numerator, denominator]).detach().double()
         if self._target is not None:
             total, terms = total * unit, terms * unit
-        self._fabric.backward(total)
+        if total.requires_grad:
+            self._fabric.backward(total)
         self._sums[:3] += terms
         self._sums[3] += len(micro.view1.ids) + len(micro.view2.ids)
         if self._keep and sum(map(len, self._kept)) < RANKME_ROWS:

@@ -112,7 +112,7 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
     if run is not None:
         checkpoint = newest_whole_checkpoint(run.checkpoints, reporter.warn)
         _same_settings(run, config)
-        _fits(run.settings, world)
+        check_fits(run.settings, world)
         step = checkpoint.step if checkpoint else 0
         if step >= run.settings.train.steps:
             reporter.note(f"run {run.record.name} is finished: nothing to do")
@@ -126,7 +126,7 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
         if checkpoint is None and run.record.init_from:
             source = open_run(Path(run.record.init_from))
             _same_ancestor(run, source)
-            _take_weights(model, source)
+            take_ancestor(model, source)
             ancestor = source.folder
         place = Place(run.folder.resolve(), data.resolve(), step if checkpoint else None, ancestor)
         return Begun(place, run, model, sessions, checkpoint)
@@ -137,13 +137,13 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
         check_name(config.name)
     sessions = open_sessions(config.data)
     settings = settings_for(config, sessions, device, reporter)
-    _fits(settings, world)
+    check_fits(settings, world)
     roles = session_roles(sessions, settings, config.hold_out_subjects)
     say_skipped(roles, reporter)
     model = initial_model(settings)
     origin = find_run(config.init_from, config.runs) if config.init_from else None
     if origin is not None:
-        _take_weights(model, origin)
+        take_ancestor(model, origin)
         say_unknown_origin(origin, config.hold_out_subjects, reporter)
         met = sorted(set(config.hold_out_subjects) & set(origin.record.seen_subjects))
         if met:
@@ -158,7 +158,7 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
     )
 
 
-def _fits(settings: PretrainSettings, world: int) -> None:
+def check_fits(settings: PretrainSettings, world: int) -> None:
     """Raise InputError for what several processes, or a step of several batches, cannot train."""
     if settings.loss.name == "vicreg" and world > 1:
         raise InputError(
@@ -185,7 +185,7 @@ def follow(place: Place) -> Begun:
     model = initial_model(run.settings)
     checkpoint = None if place.step is None else load_checkpoint(run.checkpoints, place.step)
     if place.ancestor is not None:
-        _take_weights(model, open_run(place.ancestor))
+        take_ancestor(model, open_run(place.ancestor))
     return Begun(place, run, model, sessions, checkpoint)
 
 
@@ -209,7 +209,7 @@ def _same_ancestor(run: Run, source: Run) -> None:
         )
 
 
-def _take_weights(model: PairModel, source: Run) -> None:
+def take_ancestor(model: PairModel, source: Run) -> None:
     """Start from the weights of another run."""
     weights = load_checkpoint(source.checkpoints).model
     try:
