@@ -16,7 +16,7 @@ from nuclr_cli.data.pretrain_stream import PretrainStream
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.accumulation import StepGradient
-from nuclr_cli.workflows.devices import choose_device
+from nuclr_cli.workflows.devices import choose_device, float32_products
 from nuclr_cli.workflows.freed_memory import keep_freed_memory
 from nuclr_cli.workflows.launchers import Layout, layout_of
 from nuclr_cli.workflows.optimisers import build_optimizer
@@ -129,7 +129,8 @@ def find_learning_rate(config: PretrainConfig, reporter: Reporter | None = None)
         num_workers=settings.train.workers or 0,
     )
     try:
-        rates, losses, at_start = _climb(model, stream, settings, Ranks(device, Layout(1, 1)), reporter)
+        with float32_products(device, tf32=settings.train.tf32):
+            rates, losses, at_start = _climb(model, stream, settings, Ranks(device, Layout(1, 1)), reporter)
     finally:
         stream.close()
     change = smoothed(losses - at_start)

@@ -76,6 +76,8 @@ class TrainConfig:
             average.
         grad_clip: Largest gradient norm, encoder and projector separately.
         precision: ``auto`` is bf16 on a GPU and fp32 on a CPU; ``fp64`` is for comparing, not for speed.
+        tf32: Allow TF32 for float32 products on a GPU, which with bf16 are few; no effect on a CPU.
+        compile: Compile the encoder with torch.compile; without a compiler the run goes on uncompiled.
         recompute: What feed-forward layers forget and compute again in the backward pass: ``none``,
             ``gates`` (gating and dropout) or ``ffn`` (all but their input). Memory, not mathematics.
         checkpoint_every: Steps between checkpoints.
@@ -95,6 +97,8 @@ class TrainConfig:
     ema: float | None = None
     grad_clip: float = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
+    tf32: bool = False
+    compile: bool = False
     recompute: Recompute = "none"
     checkpoint_every: int = 500
     keep_checkpoints: int = 3

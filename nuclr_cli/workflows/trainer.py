@@ -22,7 +22,8 @@ from nuclr_cli.workflows.checkpoints import (
     save_checkpoint,
     take_weights,
 )
-from nuclr_cli.workflows.devices import Device
+from nuclr_cli.workflows.compiling import compile_encoder
+from nuclr_cli.workflows.devices import Device, float32_products
 from nuclr_cli.workflows.launchers import Layout
 from nuclr_cli.workflows.metrics_log import MetricsLog
 from nuclr_cli.workflows.moving_average import MovingAverage
@@ -101,7 +102,7 @@ class Trainer:
         ranks: Ranks | None = None,
     ) -> None:
         self.run, self.settings, self.train = run, run.settings, run.settings.train
-        self.reporter, self.session_names = reporter, session_names
+        self.device, self.reporter, self.session_names = device, reporter, session_names
         self.ranks = Ranks(device, Layout(1, 1)) if ranks is None else ranks
         self.fabric = self.ranks.fabric(self.train.precision)
         if self.train.precision == "fp64":
@@ -121,6 +122,8 @@ class Trainer:
         _, self._stepper = self.fabric.setup(model, optimizer)
         self._optimizer = optimizer
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        if self.train.compile:
+            compile_encoder(model.encoder, self.fabric.device, reporter.warn)
         if checkpoint is not None:
             restore_optimizer(optimizer, self._names, checkpoint.optimizer)
         self._average = None if self.train.ema is None else MovingAverage(model, self.train.ema)
@@ -140,7 +143,11 @@ class Trainer:
         waited = worked = 0.0
         units_since, steps_since = 0, 0
         try:
-            with StopRequest() as stop, self.reporter.progress("pretrain", train.steps, "steps") as bar:
+            with (
+                float32_products(self.device, tf32=train.tf32),
+                StopRequest() as stop,
+                self.reporter.progress("pretrain", train.steps, "steps") as bar,
+            ):
                 self.model.train()
                 while self.step < train.steps:
                     log_now = (self.step + 1) % train.log_every == 0 or self.step + 1 == train.steps
