@@ -56,9 +56,10 @@ def test_a_compiled_run_is_the_run_to_rounding(
         own, same = load_file(compiled / path), load_file(plain / path)
         assert own.keys() == same.keys()
         for name, tensor in same.items():
-            # Adam divides by the gradient's size: where that is rounding, so is the direction of a step.
-            atol = 4 * 1e-3 if file == "model" else 1e-5
-            torch.testing.assert_close(own[name], tensor, rtol=1e-3, atol=atol, msg=name)
+            apart = (own[name] - tensor).abs()
+            # Adam divides by the gradient's size: a gradient that is rounding may turn a few weights' steps.
+            assert float(apart.max()) < (2e-4 if file == "model" else 1e-6), name
+            assert float(apart.mean()) < 1e-6, name
 
 
 WITHOUT_COMPILER = """
