@@ -84,9 +84,9 @@ def save_checkpoint(
         save_file({k: v.detach().cpu().contiguous() for k, v in model.items()}, temporary / _FILES[0])
         save_file({k: v.detach().cpu().contiguous() for k, v in optimizer.items()}, temporary / _FILES[1])
         (temporary / _FILES[2]).write_text(json.dumps({"step": step, **state}, indent=2), encoding="utf-8")
-        names = _FILES
+        names = [*_FILES]
         if average is not None:
-            names = (*_FILES, _AVERAGE)
+            names.append(_AVERAGE)
             save_file({k: v.detach().cpu().contiguous() for k, v in average.items()}, temporary / _AVERAGE)
         sums = {name: _sha256(temporary / name) for name in names}
         (temporary / "checksums.json").write_text(json.dumps(sums, indent=2), encoding="utf-8")

@@ -48,8 +48,8 @@ def _problem(device: torch.device) -> str:
     """Why this machine cannot compile for `device`; empty if it can."""
     try:
         # Without the cache, which may hold what was compiled when there was a compiler.
-        options: dict[str, bool | int | str] = {"fx_graph_cache": False}
-        torch.compile(_one_line, dynamic=True, options=options)(torch.ones(64, device=device))
+        compiled = torch.compile(_one_line, dynamic=True, options={"fx_graph_cache": False})
+        compiled(torch.ones(64, device=device))
     except Exception as error:  # of every kind: what is missing decides who complains
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return f"{type(error).__name__}: {lines[0] if lines else ''}"[:_LONGEST_REASON]
