@@ -311,7 +311,7 @@ def test_settings_page_has_every_key_that_can_be_set(settings_table: ModuleType)
         assert f"| `{key}` |" in table
     assert "model.counts_samples" not in table
     assert "| `train.learning_rate` | 0.0005 | 0.000125 | " in table
-    assert " | Peak rate of AdamW. |\n" in table
+    assert " | Peak rate of the optimiser. |\n" in table
 
 
 @pytest.mark.parametrize("name", ["mea", "simulated"])

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from several_processes import (
     assert_same_run,
     children,
     environment,
     finished,
     pretrain,
+    rows,
     started,
     torchrun,
     wait_for_step,
@@ -65,6 +68,25 @@ def test_a_process_without_a_window_takes_part(nuclr: Nuclr, data: Path, tmp_pat
     done = finished([*torchrun(3), *pretrain(data, "three", **few)], tmp_path)
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path / "nuclr-runs" / "three", tmp_path / "nuclr-runs" / "one")
+
+
+def test_processes_agree_when_a_step_has_its_pairs(nuclr: Nuclr, data: Path, tmp_path: Path) -> None:
+    large = {"train.target_pairs": 60, "train.optimizer": "lamb", "train.ema": 0.9, "train.batch_windows": 2}
+    one = nuclr(*pretrain(data, "one", **large), cwd=tmp_path)
+    assert one.code == 0, one.err
+    done = finished([*torchrun(2), *pretrain(data, "two", **large)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = tmp_path / "nuclr-runs"
+    assert_same_run(runs / "two", runs / "one")
+    batches = [row["batches_per_step"] for row in rows(runs / "two")]
+    assert batches == [row["batches_per_step"] for row in rows(runs / "one")]
+    assert len(set(batches)) > 1
+    found, same = (
+        load_file(runs / name / "checkpoints" / "step-00000020" / "average.safetensors")
+        for name in ("two", "one")
+    )
+    for name, tensor in same.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)

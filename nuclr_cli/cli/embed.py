@@ -66,6 +66,13 @@ def embed(
     select_label: Annotated[
         str | None, typer.Option(metavar="NAME", help="Label of --select val-f1.")
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="raw|ema",
+            help="Weights as trained, or their moving average. Default: ema where train.ema kept one.",
+        ),
+    ] = None,
     gpus: Annotated[int | None, typer.Option(help="0 is the CPU. Default: a GPU if there is one.")] = None,
     max_tokens: Annotated[
         int | None,
@@ -91,6 +98,7 @@ def embed(
             select_label=select_label,
             processes_per_window=processes_per_window,
             cache=chosen_cache(cache, cache_size),
+            weights=weights,
         ),
         console,
     )
@@ -132,7 +140,8 @@ def embed(
             )
         console.print(
             f"{counted(record.n_units, 'unit')} x {record.dim} numbers -> {record.out}  "
-            f"(run {record.run}, step {record.checkpoint}, {record.seconds:.0f} s)"
+            f"(run {record.run}, step {record.checkpoint}"
+            f"{', moving average of the weights' if record.weights == 'ema' else ''}, {record.seconds:.0f} s)"
         )
 
     console.result(record, show)

@@ -64,6 +64,10 @@ def pretrain(
             "resumed run keeps its loggers; none ends that.",
         ),
     ] = None,
+    find_lr: Annotated[
+        bool,
+        typer.Option("--find-lr", help="Make no run: try rising learning rates on a copy, and suggest one."),
+    ] = False,
     config: ConfigFile = None,
     settings: Settings = None,
     seed: Seed = None,
@@ -81,24 +85,27 @@ def pretrain(
         changes["train.steps"] = str(steps)
     if balance is not None:
         changes["data.balance"] = balance
-    record = work(
-        PretrainConfig(
-            data=data,
-            runs=runs,
-            name=name,
-            preset=preset,
-            changes=changes,
-            seed=seed,
-            hold_out_subjects=read_subject_list(hold_out_subjects) if hold_out_subjects is not None else (),
-            gpus=gpus,
-            nodes=nodes,
-            resume=resume,
-            init_from=init_from,
-            cache=chosen_cache(cache, cache_size),
-            loggers=None if logger is None else tuple(logger),
-        ),
-        console,
+    asked = PretrainConfig(
+        data=data,
+        runs=runs,
+        name=name,
+        preset=preset,
+        changes=changes,
+        seed=seed,
+        hold_out_subjects=read_subject_list(hold_out_subjects) if hold_out_subjects is not None else (),
+        gpus=gpus,
+        nodes=nodes,
+        resume=resume,
+        init_from=init_from,
+        cache=chosen_cache(cache, cache_size),
+        loggers=None if logger is None else tuple(logger),
     )
+    if find_lr:
+        from nuclr_cli.cli.learning_rates import show_learning_rates
+
+        show_learning_rates(console, asked)
+        return
+    record = work(asked, console)
 
     def show() -> None:
         steps = str(record.steps)

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+_AVERAGE = "average.safetensors"  # only of runs that keep one
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Checkpoint:
         optimizer: ``NAME.exp_avg`` and so on -> tensor.
         state: Position of the data stream and counters.
         digest: sha256 over the checkpoint's files; names these weights in every table made from them.
+        average: Moving average of `model`, under the same names; None where the run keeps none.
+        average_digest: sha256 of its file, likewise.
     """
 
     step: int
@@ -52,6 +55,8 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
     digest: str
+    average: dict[str, Tensor] | None = None
+    average_digest: str = ""
 
 
 def save_checkpoint(
@@ -62,10 +67,12 @@ def save_checkpoint(
     state: Mapping[str, Any],
     keep: int,
     keep_best: KeepBest = "none",
+    average: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint under a temporary name, rename it, then drop all but the newest `keep` up to it.
 
     The best one stays as well, if `keep_best` names a metric: see `nuclr_cli.workflows.best_checkpoint`.
+    Without an `average` it has no file of one.
 
     Raises:
         InputError: The disk is full or read-only. Earlier checkpoints are untouched.
@@ -80,9 +87,13 @@ def save_checkpoint(
         save_file({k: v.detach().cpu().contiguous() for k, v in model.items()}, temporary / _FILES[0])
         save_file({k: v.detach().cpu().contiguous() for k, v in optimizer.items()}, temporary / _FILES[1])
         (temporary / _FILES[2]).write_text(json.dumps({"step": step, **state}, indent=2), encoding="utf-8")
-        sums = {name: _sha256(temporary / name) for name in _FILES}
+        names = [*_FILES]
+        if average is not None:
+            names.append(_AVERAGE)
+            save_file({k: v.detach().cpu().contiguous() for k, v in average.items()}, temporary / _AVERAGE)
+        sums = {name: _sha256(temporary / name) for name in names}
         (temporary / "checksums.json").write_text(json.dumps(sums, indent=2), encoding="utf-8")
-        for path in (*(temporary / name for name in (*_FILES, "checksums.json")), temporary):
+        for path in (*(temporary / name for name in (*names, "checksums.json")), temporary):
             _fsync(path)
         if target.exists():
             shutil.rmtree(target)
@@ -142,12 +153,14 @@ def load_checkpoint(checkpoints: Path, step: int | None = None) -> Checkpoint:
         state = json.loads((folder / _FILES[2]).read_text(encoding="utf-8"))
         step = int(state.pop("step"))
         model, optimizer = load_file(folder / _FILES[0]), load_file(folder / _FILES[1])
+        average = load_file(folder / _AVERAGE) if (folder / _AVERAGE).exists() else None
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"The checkpoint {folder} is not what nuclr writes, though its checksums fit: {error}.",
             "Use another --checkpoint, or have the run sent again by whom it comes from",
         ) from None
-    return Checkpoint(step, model, optimizer, state, digest)
+    average_digest = "" if average is None else _sha256(folder / _AVERAGE)
+    return Checkpoint(step, model, optimizer, state, digest, average, average_digest)
 
 
 def take_weights(model: torch.nn.Module, checkpoint: Checkpoint, run: Path) -> None:
@@ -193,7 +206,9 @@ def damage(folder: Path) -> str:
         sums = json.loads((folder / "checksums.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "checksums.json is missing or unreadable"
-    for name in _FILES:
+    # Of an average without a checksum nobody knows what it is.
+    averaged = isinstance(sums, dict) and (_AVERAGE in sums or (folder / _AVERAGE).exists())
+    for name in (*_FILES, _AVERAGE) if averaged else _FILES:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"

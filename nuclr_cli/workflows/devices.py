@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +11,7 @@ import torch
 
 from nuclr_cli.errors import InputError
 from nuclr_kernels.dispatch import requested_mode
+from nuclr_kernels.float32_precision import float32_precision
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,22 @@ def choose_device(gpus: int | None, *, most: int | None = 1) -> Device:
         return Device("cpu", f"CPU, {torch.get_num_threads()} threads")
     times = f"{gpus} x " if gpus > 1 else ""
     return Device("cuda", times + torch.cuda.get_device_name(0))
+
+
+@contextmanager
+def float32_products(device: Device, *, tf32: bool) -> Iterator[None]:
+    """How tensor cores form products of float32 numbers, of PyTorch and of our kernels, inside the block.
+
+    Args:
+        device: On a CPU nothing changes.
+        tf32: Factors rounded to 10 bits behind the point, in place of 23; sums stay float32.
+    """
+    if device.accelerator == "cpu":
+        yield
+        return
+    before = float32_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("high" if before == "tf32" else "highest")

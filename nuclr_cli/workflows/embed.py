@@ -41,6 +41,7 @@ from nuclr_cli.workflows.embed_select import (
 from nuclr_cli.workflows.embed_sessions import embed_sessions
 from nuclr_cli.workflows.freed_memory import keep_freed_memory
 from nuclr_cli.workflows.launchers import layout_of
+from nuclr_cli.workflows.moving_average import Weights, check_weights, chosen_weights
 from nuclr_cli.workflows.pair_model import initial_model
 from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
@@ -66,6 +67,7 @@ class EmbedConfig:
         select_label: Label of ``val-f1``.
         processes_per_window: Processes that hold the units of a window together.
         cache: Where copies of sessions lie that are not on this machine; see `open_data`.
+        weights: ``raw``, or ``ema``, the moving average; None = the average where the run keeps one.
     """
 
     data: Path | None = None
@@ -80,6 +82,7 @@ class EmbedConfig:
     select_label: str | None = None
     processes_per_window: int = 1
     cache: Cache | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < 1:
@@ -94,6 +97,7 @@ class EmbedConfig:
                 f"--limit {self.limit_s} is not a length of time.", "Give seconds, e.g. --limit 600"
             )
         check_rule(self.select, self.select_label, self.checkpoint)
+        check_weights(self.weights)
 
 
 def embed(config: EmbedConfig, reporter: Reporter | None = None) -> EmbedRecord:
@@ -202,13 +206,16 @@ def _embed(
     run, sessions = opened.run, opened.sessions
     model = initial_model(run.settings)
 
+    def with_chosen(checkpoint: Checkpoint) -> tuple[Weights, Checkpoint]:
+        return chosen_weights(checkpoint, cast(Weights | None, config.weights), run)
+
     def work(
         checkpoint: Checkpoint,
         sessions: Sequence[Session],
         metadata: dict[str, str] | None = None,
         reporter: Reporter | None = None,
     ) -> tuple[EmbeddingTable, list[Halves]]:
-        take_weights(model, checkpoint, run.folder)
+        take_weights(model, with_chosen(checkpoint)[1], run.folder)
         halves: list[Halves] = []
         table = embed_sessions(
             model.encoder,
@@ -233,10 +240,12 @@ def _embed(
         )
     else:
         selection = plan.best or Selection("last", checkpoint.step)
+    weights, chosen = with_chosen(checkpoint)
     metadata = {
         "run": run.id,
         "checkpoint_step": str(checkpoint.step),
-        "checkpoint_sha256": checkpoint.digest,
+        "checkpoint_sha256": chosen.digest,
+        "weights": weights,
         "trained_subjects": "\n".join(run.record.seen_subjects),
         "sessions": json.dumps([(s.key.subject, s.key.session, s.key.population) for s in sessions]),
         "activity": json.dumps(
@@ -261,7 +270,9 @@ def _embed(
     said = {"diagnostics": json.dumps(None if found is None else dataclasses.asdict(found))}
     table = dataclasses.replace(table, metadata={**table.metadata, **said})
     ranks.once(lambda: write_embeddings(table, plan.out))
-    return embed_record(table, sessions, run, found, selection, device, plan.out, time.monotonic() - began)
+    return embed_record(
+        table, sessions, run, found, selection, weights, device, plan.out, time.monotonic() - began
+    )
 
 
 def _again(config: EmbedConfig, run: Run) -> str:
@@ -274,6 +285,7 @@ def _again(config: EmbedConfig, run: Run) -> str:
         "--select": None if config.select == "last" else config.select,
         "--select-label": config.select_label,
         "--max-tokens": config.max_tokens,
+        "--weights": config.weights,
         "--gpus": config.gpus,
         "--processes-per-window": config.processes_per_window if config.processes_per_window > 1 else None,
     }

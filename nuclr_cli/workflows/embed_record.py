@@ -14,6 +14,7 @@ from nuclr_cli.data.store import Session
 from nuclr_cli.evaluation.diagnostics import Diagnostics
 from nuclr_cli.workflows.devices import Device
 from nuclr_cli.workflows.embed_select import Selection
+from nuclr_cli.workflows.moving_average import Weights
 from nuclr_cli.workflows.runs import Run
 
 
@@ -47,6 +48,7 @@ class EmbedRecord:
         diagnostics: What can be said without labels; None when no population has two units that are active in
             both halves of their recording.
         selection: How the checkpoint was chosen.
+        weights: Which of its weights embedded: ``raw``, or ``ema``, their moving average.
     """
 
     out: Path
@@ -61,6 +63,7 @@ class EmbedRecord:
     sessions: tuple[SessionEmbeddings, ...]
     diagnostics: Diagnostics | None
     selection: Selection
+    weights: Weights
     seconds: float
 
 
@@ -70,6 +73,7 @@ def embed_record(
     run: Run,
     diagnostics: Diagnostics | None,
     selection: Selection,
+    weights: Weights,
     device: Device,
     out: Path,
     seconds: float,
@@ -114,6 +118,7 @@ def embed_record(
         sessions=tuple(rows),
         diagnostics=diagnostics,
         selection=selection,
+        weights=weights,
         seconds=seconds,
     )
 

@@ -151,7 +151,7 @@ def initial_model(settings: PretrainSettings) -> PairModel:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """AdamW groups: decay on matrices, none on norms and biases (protocol of the reference)."""
+    """Groups of an optimiser: decay on matrices, none on norms and biases (protocol of the reference)."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

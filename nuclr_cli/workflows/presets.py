@@ -66,13 +66,20 @@ class TrainConfig:
     Attributes:
         steps: Optimiser steps.
         batch_windows: Windows of one global batch.
+        target_pairs: Matched pairs of an optimiser step: it takes as many global batches as they need (warmup
+            by itself counts them as one); None = a step is one global batch.
         max_tokens: Largest micro-batch of a process, in units x patches over both views; memory, not
             mathematics.
-        learning_rate: Peak rate of AdamW.
+        optimizer: ``adamw``, or ``lamb`` for batches of many thousand pairs.
+        learning_rate: Peak rate of the optimiser.
         weight_decay: On matrices only, not on norms and biases.
         warmup_steps: Linear warmup; None = one pass over the windows, at most a tenth of the steps.
+        ema: Decay of a moving average of the weights, e.g. 0.999, which then embeds in their place; None = no
+            average.
         grad_clip: Largest gradient norm, encoder and projector separately.
         precision: ``auto`` is bf16 on a GPU and fp32 on a CPU; ``fp64`` is for comparing, not for speed.
+        tf32: Allow TF32 for float32 products on a GPU, which with bf16 are few; no effect on a CPU.
+        compile: Compile the encoder with torch.compile; without a compiler the run goes on uncompiled.
         recompute: What is forgotten and computed again in the backward pass: ``none``, of feed-forward layers
             ``gates`` (gating and dropout) or ``ffn`` (all but their input), or of attentions too ``layers``
             (all but the input of each pair of attention and feed-forward layer). Memory, not mathematics.
@@ -91,12 +98,17 @@ class TrainConfig:
 
     steps: int = 50_000
     batch_windows: int = 128
+    target_pairs: int | None = None
     max_tokens: int = 65_536
+    optimizer: Literal["adamw", "lamb"] = "adamw"
     learning_rate: float = 5e-4
     weight_decay: float = 0.01
     warmup_steps: int | None = None
+    ema: float | None = None
     grad_clip: float = 1.0
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
+    tf32: bool = False
+    compile: bool = False
     recompute: Recompute = "none"
     processes_per_window: int = 1
     checkpoint_every: int = 500
@@ -117,13 +129,20 @@ class TrainConfig:
             "keep_checkpoints",
             "log_every",
             "prefetch",
+            "target_pairs",
         ):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name} = {getattr(self, name)} is below 1.", f"Raise train.{name}.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"train.{name} = {value} is below 1.", f"Raise train.{name}.")
         for name in ("weight_decay", "warmup_steps", "workers"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise InputError(f"train.{name} = {value} is below 0.", f"Raise train.{name}.")
+        if self.ema is not None and not 0.0 < self.ema < 1.0:
+            raise InputError(
+                f"train.ema = {self.ema} is no decay between 0 and 1.",
+                "0.999 is usual; --set train.ema=none keeps no average",
+            )
         for name in ("learning_rate", "grad_clip", "peak_tflops"):
             value = getattr(self, name)
             if value is not None and not value > 0:

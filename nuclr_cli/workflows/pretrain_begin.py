@@ -137,7 +137,7 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
         run = dataclasses.replace(run, record=dataclasses.replace(run.record, loggers=kept))
         checkpoint = newest_whole_checkpoint(run.checkpoints, reporter.warn)
         settings = _settings_to_resume(run, config, reporter)
-        _fits(settings, world)
+        check_fits(settings, world)
         step = checkpoint.step if checkpoint else 0
         if step >= run.settings.train.steps:
             reporter.note(f"run {run.record.name} is finished: nothing to do")
@@ -152,7 +152,7 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
         if checkpoint is None and run.record.init_from:
             source = open_run(Path(run.record.init_from))
             _same_ancestor(run, source)
-            _take_weights(model, source)
+            take_ancestor(model, source)
             ancestor = source.folder
         if settings != run.settings:
             run = run.with_settings(settings)
@@ -167,13 +167,13 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
         check_name(config.name)
     sessions = open_data(config.data, config.cache, reporter)
     settings = settings_for(config, sessions, device, reporter)
-    _fits(settings, world)
+    check_fits(settings, world)
     roles = session_roles(sessions, settings, config.hold_out_subjects)
     say_skipped(roles, reporter)
     model = initial_model(settings)
     origin = find_run(config.init_from, config.runs) if config.init_from else None
     if origin is not None:
-        _take_weights(model, origin)
+        take_ancestor(model, origin)
         say_unknown_origin(origin, config.hold_out_subjects, reporter)
         met = sorted(set(config.hold_out_subjects) & set(origin.record.seen_subjects))
         if met:
@@ -188,8 +188,8 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
     return Begun(place, run, model, sessions, None)
 
 
-def _fits(settings: PretrainSettings, world: int) -> None:
-    """Raise InputError for what several processes cannot train."""
+def check_fits(settings: PretrainSettings, world: int) -> None:
+    """Raise InputError for what several processes, or a step of several batches, cannot train."""
     together = settings.train.processes_per_window
     if world % together:
         raise InputError(
@@ -203,6 +203,12 @@ def _fits(settings: PretrainSettings, world: int) -> None:
             f"VICReg is a statistic of the whole batch; {world} processes would each see a part.",
             f"Train on one device, hold windows together (--set train.processes_per_window={world}), or use "
             "--set loss.name=dcl",
+        )
+    if settings.loss.name == "vicreg" and settings.train.target_pairs is not None:
+        raise InputError(
+            f"VICReg is a statistic of the whole batch; train.target_pairs = {settings.train.target_pairs} "
+            "adds up several.",
+            "Raise train.batch_windows instead of --set train.target_pairs, or use --set loss.name=dcl",
         )
 
 
@@ -218,7 +224,7 @@ def follow(place: Place) -> Begun:
     model = initial_model(run.settings)
     checkpoint = None if place.step is None else load_checkpoint(run.checkpoints, place.step)
     if place.ancestor is not None:
-        _take_weights(model, open_run(place.ancestor))
+        take_ancestor(model, open_run(place.ancestor))
     return Begun(place, run, model, sessions, checkpoint)
 
 
@@ -242,7 +248,7 @@ def _same_ancestor(run: Run, source: Run) -> None:
         )
 
 
-def _take_weights(model: PairModel, source: Run) -> None:
+def take_ancestor(model: PairModel, source: Run) -> None:
     """Start from the weights of another run."""
     weights = load_checkpoint(source.checkpoints).model
     try:

@@ -38,6 +38,7 @@ def provenance_part(found: Gathered) -> Html:
                 "checkpoint that embeds",
                 metadata.get("checkpoint_step", "") and f"step {metadata['checkpoint_step']}",
             ),
+            ("its weights", {"ema": "moving average"}.get(metadata.get("weights", ""), "")),
             ("sha256 of the checkpoint", metadata.get("checkpoint_sha256", "")),
             ("sha256 of embeddings.parquet", found.embeddings_sha256),
             ("embedding", f"{found.table.embedding.shape[1]} numbers a unit"),
@@ -77,6 +78,8 @@ def _embed_command(found: Gathered) -> str:
         words += ["--select", chosen.rule, *(("--select-label", chosen.label) if chosen.label else ())]
     elif step := found.table.metadata.get("checkpoint_step"):
         words += ["--checkpoint", step]
+    if found.run.settings.train.ema is not None and "weights" in found.table.metadata:
+        words += ["--weights", found.table.metadata["weights"]]
     if limit := found.table.metadata.get("limit_s"):
         words += ["--limit", limit]
     return shlex.join(words)

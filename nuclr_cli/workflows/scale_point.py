@@ -27,6 +27,7 @@ from nuclr_cli.workflows.embed import EmbedConfig, embed
 from nuclr_cli.workflows.folder_lock import FolderInUse, only_here
 from nuclr_cli.workflows.held_out_loss import HeldOutLoss, held_out_loss
 from nuclr_cli.workflows.metrics_log import read_metrics
+from nuclr_cli.workflows.moving_average import chosen_weights
 from nuclr_cli.workflows.pair_model import initial_model
 from nuclr_cli.workflows.pretrain import PretrainConfig, PretrainRecord, pretrain
 from nuclr_cli.workflows.probe import probe
@@ -194,7 +195,8 @@ def _can_go_on(run: Path, reporter: Reporter) -> bool:
 
 def _loss(sweep: Sweep, run: Run, gpus: int | None) -> HeldOutLoss:
     model = initial_model(run.settings)
-    take_weights(model, load_checkpoint(run.checkpoints), run.folder)
+    _, checkpoint = chosen_weights(load_checkpoint(run.checkpoints), None, run)  # those that embed
+    take_weights(model, checkpoint, run.folder)
     recordings = held_out_recordings(open_sessions(run.data), sweep.held_out, sweep.time_share)
     if not recordings:
         return HeldOutLoss(None, 0, 0, 0)

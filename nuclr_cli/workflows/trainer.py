@@ -12,12 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nuclr_cli.data.batch import PairBatch
 from nuclr_cli.data.pretrain_stream import StepBatch, StreamState
-from nuclr_cli.data.streams import Purpose, torch_seed
 from nuclr_cli.errors import InputError, Interrupted, NuclrError
 from nuclr_cli.model.rankme import rankme
-from nuclr_cli.wording import counted
+from nuclr_cli.workflows.accumulation import StepGradient
 from nuclr_cli.workflows.best_checkpoint import Score
 from nuclr_cli.workflows.checkpoints import (
     Checkpoint,
@@ -26,20 +24,20 @@ from nuclr_cli.workflows.checkpoints import (
     save_checkpoint,
     take_weights,
 )
-from nuclr_cli.workflows.devices import Device
+from nuclr_cli.workflows.compiling import compile_encoder
+from nuclr_cli.workflows.devices import Device, float32_products
 from nuclr_cli.workflows.launchers import Layout
 from nuclr_cli.workflows.loggers import Sinks
 from nuclr_cli.workflows.metrics_log import MetricsLog
-from nuclr_cli.workflows.out_of_memory import told_of_memory
-from nuclr_cli.workflows.pace import Pace, batch_flops
-from nuclr_cli.workflows.pair_model import PairModel, learning_rate_at, parameter_groups
+from nuclr_cli.workflows.moving_average import MovingAverage
+from nuclr_cli.workflows.optimisers import build_optimizer
+from nuclr_cli.workflows.pace import Pace
+from nuclr_cli.workflows.pair_model import PairModel, learning_rate_at
 from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.runs import Run, State, resume_command, write_json
 from nuclr_cli.workflows.signals import StopRequest
 from nuclr_cli.workflows.window_groups import WindowGroup
-
-RANKME_ROWS = 2048
 
 
 @dataclass
@@ -91,18 +89,6 @@ def _raise(error: NuclrError | None) -> None:
         raise error
 
 
-def _too_much(micro: PairBatch) -> tuple[str, str]:
-    """What is going on, and what to type, when the memory does not suffice for a micro-batch."""
-    windows = len(micro.view1.units_per_population)
-    go_on = "then go on with --resume"
-    if windows > 1:
-        fewer = micro.n_tokens // 2
-        fix = f"Take fewer at a time: --set train.max_tokens={fewer}, {go_on}"
-    else:
-        fix = f"--set train.recompute=layers, or several GPUs: --set train.processes_per_window=N, {go_on}"
-    return f"train on {counted(windows, 'window')} of {micro.n_tokens:,} tokens at once", fix
-
-
 class Trainer:
     """Runs the steps of one run.
 
@@ -129,7 +115,7 @@ class Trainer:
         group: WindowGroup | None = None,
     ) -> None:
         self.run, self.settings, self.train = run, run.settings, run.settings.train
-        self.reporter, self.session_names = reporter, session_names
+        self.device, self.reporter, self.session_names = device, reporter, session_names
         self.ranks = Ranks(device, Layout(1, 1)) if ranks is None else ranks
         self.group = WindowGroup(self.ranks.rank, self.ranks.world) if group is None else group
         self.fabric = self.ranks.fabric(self.train.precision)
@@ -147,15 +133,18 @@ class Trainer:
             self.stream_state = StreamState(**checkpoint.state["stream"])
             self.counters = Counters(**checkpoint.state["counters"])
             self.score = Score.after(checkpoint.state)
-        optimizer = torch.optim.AdamW(
-            parameter_groups(model, self.train.weight_decay), lr=self.train.learning_rate
-        )
+        optimizer = build_optimizer(model, self.train)
         self.model = model
         _, self._stepper = self.fabric.setup(model, optimizer)
         self._optimizer = optimizer
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        if self.train.compile:
+            compile_encoder(model.encoder, self.fabric.device, reporter.warn)
         if checkpoint is not None:
             restore_optimizer(optimizer, self._names, checkpoint.optimizer)
+        self._average = None if self.train.ema is None else MovingAverage(model, self.train.ema)
+        if self._average is not None and checkpoint is not None:
+            self._average.restore(checkpoint, run)
 
     def fit(self, batches: Iterator[StepBatch], warmup_steps: int) -> None:
         """Train to the last step, logging and saving on the way; what concerns all ranks happens on all.
@@ -173,24 +162,32 @@ class Trainer:
         pace = Pace(self.settings, self.fabric.device, self.ranks.world)
         try:
             with (
+                float32_products(self.device, tf32=train.tf32),
                 StopRequest() as stop,
                 self.reporter.progress("pretrain", train.steps, "steps", self.step) as bar,
             ):
                 self.model.train()
                 while self.step < train.steps:
-                    t0 = time.perf_counter()
-                    batch, failure = _drawn(batches)
-                    t1 = time.perf_counter()
-                    everybody = self._everybody(batch, failure, stop.exit_code)
-                    assert batch is not None  # or all ranks would have ended
                     log_now = (self.step + 1) % train.log_every == 0 or self.step + 1 == train.steps
-                    rate = learning_rate_at(self.step, train.learning_rate, warmup_steps, train.steps)
-                    result = self._take_step(batch, everybody.pairs, rate, keep_embeddings=log_now)
-                    self.step += 1
-                    self.stream_state = batch.state_after
+                    gradient = self._gradient(keep_embeddings=log_now)
+                    waited = worked = 0.0
+                    while not gradient.complete:
+                        t0 = time.perf_counter()
+                        batch, failure = _drawn(batches)
+                        t1 = time.perf_counter()
+                        everybody = self._everybody(batch, failure, stop.exit_code)
+                        assert batch is not None  # or all ranks would have ended
+                        gradient.add(batch, everybody.pairs)
+                        after = batch.state_after
+                        waited, worked = waited + (t1 - t0), worked + (time.perf_counter() - t1)
                     t2 = time.perf_counter()
+                    rate = learning_rate_at(self.step, train.learning_rate, warmup_steps, train.steps)
+                    result = self._take_step(gradient, rate)
+                    self.step += 1
+                    self.stream_state = after
+                    worked += time.perf_counter() - t2
                     did = (0, 0, 0.0) if result is None else (result.n_units, result.n_tokens, result.flops)
-                    pace.add(t1 - t0, t2 - t1, *did)
+                    pace.add(waited, worked, *did)
                     if log_now:
                         row: dict[str, float | int] = {"step": self.step, "epoch": self.stream_state.epoch}
                         if result is not None:
@@ -199,6 +196,8 @@ class Trainer:
                             "windows": self.counters.windows,
                             "windows_dropped": self.counters.dropped,
                             "pairs": self.counters.pairs,
+                            "pairs_per_step": gradient.pairs,
+                            "batches_per_step": gradient.batches,
                             **pace.numbers(),
                             "elapsed_s": time.monotonic() - began,
                         }
@@ -258,93 +257,52 @@ class Trainer:
             exit_code=exit_code,
         )
 
-    def _take_step(
-        self, batch: StepBatch, n_pairs: int, rate: float, *, keep_embeddings: bool
-    ) -> StepResult | None:
-        """One optimiser step on a global batch, of which this rank has some micro-batches, or none.
+    def _gradient(self, *, keep_embeddings: bool) -> StepGradient:
+        """Where the next step adds up its gradient; that of the last one is dropped."""
+        self._stepper.zero_grad(set_to_none=True)
+        return StepGradient(
+            *(self.model, self.fabric, self.ranks, self.settings, self.step),
+            keep_embeddings=keep_embeddings,
+            group=self.group,
+        )
 
-        Terms of the loss are shares of the global batch, by matched pairs: their gradients are added up, over
-        micro-batches and ranks.
+    def _take_step(self, gradient: StepGradient, rate: float) -> StepResult | None:
+        """Move the weights by a gradient.
 
         Args:
-            batch: This rank's.
-            n_pairs: Of all ranks.
+            gradient: Complete.
             rate: Learning rate.
-            keep_embeddings: Return some.
 
         Returns:
             None when no window of any rank gave two views.
         """
-        if not n_pairs:
+        if not gradient.pairs:
             return None
-        if self.settings.loss.name == "vicreg" and len(batch.micro) > 1:
-            raise InputError(
-                f"VICReg is a statistic of the whole batch; this one is cut into {len(batch.micro)} parts: "
-                f"its {sum(m.n_tokens for m in batch.micro)} tokens exceed train.max_tokens.",
-                "Raise --set train.max_tokens, lower --set train.batch_windows, or use --set loss.name=dcl",
-            )
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._stepper.zero_grad(set_to_none=True)
-        # Added up on the device: reading one micro-batch's terms would keep the next from being launched.
-        sums = torch.zeros(6, dtype=torch.float64, device=self.fabric.device)
-        kept: list[Tensor] = []
-        for i, micro in enumerate(batch.micro):
-            # Dropout masks depend on the step and the micro-batch alone: a resumed run draws the same, if as
-            # many ranks go on.
-            number = i * self.ranks.world + self.ranks.rank
-            torch.manual_seed(torch_seed(self.settings.seed, self.step, number, Purpose.MODEL))
-            with told_of_memory(*_too_much(micro)):
-                pair = self.model.prepare(micro, self.fabric.device, self.group)
-                # Not through Fabric's wrapper of the model, which would round terms in float64.
-                with self.fabric.autocast():
-                    total, numerator, denominator, embeddings = self.model(pair, n_pairs)
-                self.fabric.backward(total)
-            sums[:3] += torch.stack([total, numerator, denominator]).detach().double()
-            if keep_embeddings:
-                kept.append(embeddings.float())
-        if self.group.leads:
-            sums[3] = sum(len(m.view1.ids) + len(m.view2.ids) for m in batch.micro)
-            sums[4] = sum(m.n_tokens for m in batch.micro)
-            sums[5] = sum(batch_flops(self.settings, m) for m in batch.micro)
-        self._add_up(sums)
-        loss, attraction, repulsion, n_units, n_tokens, flops = sums.tolist()
+        sums = gradient.finish()
         norms = [
             float(torch.nn.utils.clip_grad_norm_(part.parameters(), self.train.grad_clip))
             for part in (self.model.encoder, self.model.loss)
         ]
-        if not all(math.isfinite(value) for value in (loss, *norms)):
-            raise self.ranks.said_once(self._not_finite(batch, loss, norms))
+        if not all(math.isfinite(value) for value in (sums.loss, *norms)):
+            raise self.ranks.said_once(self._not_finite(gradient, sums.loss, norms))
         self._stepper.step()
+        if self._average is not None:
+            self._average.update(self.step + 1)
         return StepResult(
-            loss,
-            attraction,
-            repulsion,
+            sums.loss,
+            sums.numerator,
+            sums.denominator,
             norms[0],
             norms[1],
-            round(n_units),
-            round(n_tokens),
-            flops,
-            torch.cat(kept)[:RANKME_ROWS].cpu() if kept else torch.empty(0),
+            sums.n_units,
+            sums.n_tokens,
+            sums.flops,
+            gradient.embeddings,
         )
 
-    def _add_up(self, sums: Tensor) -> None:
-        """Replace the gradients, and `sums`, by their sums over the ranks."""
-        if self.ranks.world == 1:
-            return
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        # What no rank has used stays without a gradient: the optimiser passes over it, as it does alone.
-        used = self.ranks.sum([parameter.grad is not None for parameter in parameters])
-        gradients = []
-        for parameter, n_ranks in zip(parameters, used, strict=True):
-            if n_ranks:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                gradients.append(parameter.grad)
-        self.ranks.sum_into(gradients)
-        self.ranks.sum_into([sums])
-
-    def _not_finite(self, batch: StepBatch, loss: float, norms: list[float]) -> InputError:
+    def _not_finite(self, gradient: StepGradient, loss: float, norms: list[float]) -> InputError:
         path = self.run.folder / f"not-finite-step-{self.step:08d}.json"
         windows = [
             {
@@ -353,7 +311,7 @@ class Trainer:
                 "epoch": drawn.epoch,
                 "index": drawn.index,
             }
-            for drawn in (batch.drawn if self.group.leads else ())
+            for drawn in (gradient.drawn if self.group.leads else ())
         ]
         document: dict[str, Any] = {
             "step": self.step,
@@ -362,14 +320,12 @@ class Trainer:
             "stream_before": asdict(self.stream_state),
             "windows": [window for of_rank in self.ranks.gather(windows) for window in of_rank],
         }
-        listed = f"The windows of this batch are listed in {path}."
+        listed = f"The windows of this step are listed in {path}."
         if self.ranks.first:
             try:
                 write_json(path, document)
             except OSError as error:
-                listed = (
-                    f"The windows of this batch could not be listed in {path}: {error.strerror or error}."
-                )
+                listed = f"The windows of this step could not be listed in {path}: {error.strerror or error}."
         self._note_state("failed")
         return InputError(
             f"The loss or its gradient is not finite at step {self.step} (loss {loss}). {listed}",
@@ -404,6 +360,7 @@ class Trainer:
                 },
                 self.train.keep_checkpoints,
                 self.train.keep_best,
+                None if self._average is None else self._average.tensors,
             )
         )
         if regular:

@@ -1,0 +1,130 @@
+"""`train.compile` changes no number beyond rounding and no name; `train.tf32` is what training runs with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nuclr_cli.workflows.devices import Device, float32_products
+from nuclr_cli.workflows.metrics_log import read_metrics
+from nuclr_cli.workflows.pretrain import PretrainConfig, pretrain
+from nuclr_kernels.float32_precision import float32_precision
+
+SETTINGS = {
+    "train.steps": 4,
+    "train.log_every": 1,
+    "train.batch_windows": 2,
+    "model.dim": 16,
+    "model.heads": 2,
+    "model.head_dim": 8,
+}
+
+
+def train(data: Path, runs: Path, name: str, **changes: object) -> Path:
+    keys = {key.replace("__", "."): value for key, value in changes.items()}
+    return pretrain(PretrainConfig(data, runs, name, "tiny", {**SETTINGS, **keys}, gpus=0)).run
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_the_run_to_rounding(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    plain = train(tiny_data, tmp_path, "plain")
+    counters.clear()
+    compiled = train(tiny_data, tmp_path, "compiled", train__compile=True)
+    # Something was compiled, in one piece, and not anew for each size of batch.
+    assert counters["stats"]["calls_captured"] > 50
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] <= 4
+    for found, expected in zip(
+        read_metrics(compiled / "metrics.jsonl"), read_metrics(plain / "metrics.jsonl"), strict=True
+    ):
+        for key in ("loss", "grad_norm", "rankme"):
+            assert found[key] == pytest.approx(expected[key], rel=1e-4), key
+        assert found["pairs"] == expected["pairs"]
+    for file in ("model", "optimizer"):
+        path = f"checkpoints/step-00000004/{file}.safetensors"
+        own, same = load_file(compiled / path), load_file(plain / path)
+        assert own.keys() == same.keys()
+        apart = {name: (own[name] - tensor).abs().flatten() for name, tensor in same.items()}
+        if file == "optimizer":
+            assert max(float(tensor.max()) for tensor in apart.values()) < 1e-6
+        else:
+            # Adam divides by the gradient's size. Attention has biases whose gradient is rounding alone, and
+            # steps of these few may go anywhere.
+            assert float(torch.cat([*apart.values()]).mean()) < 1e-6
+
+
+WITHOUT_COMPILER = """
+import sys
+from pathlib import Path
+from nuclr_cli.workflows.pretrain import PretrainConfig, pretrain
+from nuclr_cli.workflows.reporting import SilentReporter
+
+class Loud(SilentReporter):
+    def warn(self, text):
+        print(text)
+
+settings = dict(item.split("=") for item in sys.argv[3:])
+pretrain(PretrainConfig(Path(sys.argv[1]), Path(sys.argv[2]), "run", "tiny", settings, gpus=0), Loud())
+"""
+
+
+def test_without_a_compiler_the_run_goes_on_and_says_so(tiny_data: Path, tmp_path: Path) -> None:
+    settings = [f"{key}={value}" for key, value in {**SETTINGS, "train.compile": True}.items()]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_COMPILER, tiny_data, tmp_path, *settings],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    (said,) = [line for line in done.stdout.splitlines() if "train.compile" in line]
+    assert "the run goes on uncompiled" in said
+    assert "/no/such/compiler" in said
+    assert "sudo apt install g++" in said
+    plain = train(tiny_data, tmp_path, "plain")
+    path = "checkpoints/step-00000004/model.safetensors"
+    assert (tmp_path / "run" / path).read_bytes() == (plain / path).read_bytes()
+
+
+@pytest.mark.parametrize("before", ["high", "highest"])
+def test_tf32_is_what_the_setting_says_and_what_it_was_afterwards(before: str) -> None:
+    gpu, cpu = Device("cuda", "a GPU"), Device("cpu", "a CPU")
+    of = {"high": "tf32", "highest": "ieee"}
+    own = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(before)
+        for tf32, inside in ((True, "tf32"), (False, "ieee")):
+            with float32_products(gpu, tf32=tf32):
+                assert float32_precision() == inside
+            assert float32_precision() == of[before]
+            with pytest.raises(ZeroDivisionError), float32_products(gpu, tf32=tf32):
+                raise ZeroDivisionError
+            assert float32_precision() == of[before]
+            with float32_products(cpu, tf32=tf32):
+                assert float32_precision() == of[before]
+    finally:
+        torch.set_float32_matmul_precision(own)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="TF32 is of GPUs")
+def test_training_on_a_gpu_rounds_to_tf32_where_it_is_asked_for(tiny_data: Path, tmp_path: Path) -> None:
+    losses = {}
+    for tf32 in (False, True):
+        settings = {**SETTINGS, "train.precision": "fp32", "train.tf32": tf32}
+        run = pretrain(PretrainConfig(tiny_data, tmp_path, f"tf32-{tf32}", "tiny", settings, gpus=1)).run
+        losses[tf32] = [row["loss"] for row in read_metrics(run / "metrics.jsonl")]
+        assert float32_precision() == "ieee"
+    assert losses[True] != losses[False]
+    assert losses[True] == pytest.approx(losses[False], rel=1e-2)
