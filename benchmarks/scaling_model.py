@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nuclr_cli.model.flops import training_flops
 
 from nuclr_cli.data.pretrain_stream import deal_by_cost
 from nuclr_cli.data.shares import window_cost
 from nuclr_cli.model.config import Recompute
+from nuclr_cli.model.flops import training_flops
 from nuclr_cli.model.memory import step_memory
 from nuclr_cli.workflows.presets import preset_settings
 
@@ -191,7 +191,16 @@ def animals() -> list[str]:
 def one_window() -> list[str]:
     """One window of one population: a training step, by the processes that share it."""
     lines = _head(
-        "units", "processes", "`recompute`", "memory each, GB", "fits 139 GiB", "compute, s", "gathering, s"
+        *(
+            "units",
+            "processes",
+            "`recompute`",
+            "memory each, GB",
+            "fits",
+            "encoder, s",
+            "gathering, s",
+            "loss, s",
+        )
     )
     inner = SETTINGS.model.heads * SETTINGS.model.head_dim
     for units in (1_000, 10_000, 100_000, 1_000_000):
@@ -205,9 +214,12 @@ def one_window() -> list[str]:
             moved = SETTINGS.model.spatiotemporal_layers * 3 * of_views * 10 * 2 * inner * 2
             gather_s = 0.0 if processes == 1 else moved / H200.bandwidth(processes)
             compute_s = H200.compute_s(window_flops(units)) / processes
+            # Three matrices of similarities: forward, and again with two gradients backward; on every one.
+            loss_s = H200.compute_s(12 * 2 * (KEPT_UNITS * units) ** 2 * SETTINGS.model.dim)
+            fits = memory.total < 0.8 * H200.memory_bytes
             lines.append(
                 f"| {units:,} | {processes} | {way} | {memory.total / 1e9:,.1f} | "
-                f"{'yes' if memory.total < H200.memory_bytes else 'no'} | {compute_s:,.2g} | {gather_s:.2g} |"
+                f"{'yes' if fits else 'no'} | {compute_s:.2g} | {gather_s:.2g} | {loss_s:.2g} |"
             )
     return lines
 

@@ -41,7 +41,9 @@ def torchrun(ranks: int, *options: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    # Launchers that share a store keep the addresses of processes that have died (docs/cluster.md).
+    fresh = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    return {**os.environ, **fresh, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 def finished(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -64,7 +66,10 @@ def started(command: list[str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+        for pipe in (process.stdout, process.stderr):  # workers of a launcher may hold the other ends
+            if pipe is not None:
+                pipe.close()
+        process.wait()
 
 
 def rows(run: Path) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclr_cli.data.balance import Balance, balanced_choice, groups_of
@@ -37,6 +37,7 @@ class Bare:
         self.intervals = np.array([[0.0, 10.0 * (n_windows + 1)]])
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 6), min_size=1, max_size=200),
     st.integers(0, 2**40),
@@ -62,6 +63,7 @@ sessions_of_subjects = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(sessions_of_subjects, st.sampled_from(["subject", "session"]), st.integers(0, 99), st.integers(0, 9))
 def test_an_epoch_holds_windows_of_usable_sessions_only(
     drawn: list[tuple[int, int, int]], balance: Balance, seed: int, epoch: int

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from nuclr_cli.workflows.preprocess_cluster import process_elsewhere
 from nuclr_cli.workflows.preprocess_plan import plan_jobs
 from nuclr_cli.workflows.reporting import Progress, SilentReporter
 from nuclr_cli.workflows.scale_config import ScaleConfig
+from nuclr_cli.workflows.scale_run import run_jobs
 
 distributed = pytest.importorskip("distributed")
 
@@ -134,6 +136,20 @@ def test_preprocess_writes_the_bytes_of_one_process(
     assert [source.status for source in again.sources] == ["skipped"] * 3
 
 
+@contextmanager
+def stopped_process(pid: int) -> Iterator[None]:
+    """A process that does nothing meanwhile, so that what it is found at is what it is killed at."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TZ":
+            time.sleep(0.001)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
 def test_a_worker_killed_in_the_middle_of_a_file_leaves_one_whole_file(
     sources: tuple[Path, ...], undisturbed: dict[str, bytes], address: str, cluster: Any, tmp_path: Path
 ) -> None:
@@ -142,10 +158,11 @@ def test_a_worker_killed_in_the_middle_of_a_file_leaves_one_whole_file(
     def kill_the_writer() -> None:
         while not killed:
             for half in out.glob(".preprocess-*/0/attempt-*/.*.nuclr-tmp"):
-                with contextlib.suppress(OSError):
-                    if half.stat().st_size > 1_000_000:
-                        killed.append(int(half.name.split(".")[-2].split("-")[0]))
-                        os.kill(killed[0], signal.SIGKILL)
+                writer = int(half.name.split(".")[-2].split("-")[0])
+                with stopped_process(writer), contextlib.suppress(OSError):
+                    if half.stat().st_size > 0:  # and now it stays as it is
+                        os.kill(writer, signal.SIGKILL)
+                        killed.append(writer)
                         left.append(half.exists())
                         return
             time.sleep(0.001)
@@ -332,17 +349,25 @@ def test_an_array_is_sent_once_for_all_folds_and_labellings(
 def test_a_worker_killed_in_the_middle_of_a_fold_changes_nothing(
     embedded: Path, by_one: Callable[[str], dict[str, Any]], address: str, cluster: Any
 ) -> None:
-    killed: list[tuple[int, list[str]]] = []
+    killed: list[int] = []
+
+    def is_at_work(worker: Any) -> bool:
+        with contextlib.suppress(RuntimeError):  # the scheduler changes its tasks meanwhile
+            return any(str(task.key).startswith("nuclr-task") for task in list(worker.processing))
+        return False
 
     def kill_one_at_work() -> None:
         while not killed:
             for worker in list(cluster.scheduler.workers.values()):
-                keys = [str(task.key) for task in list(worker.processing)]
                 pid = next((n.pid for n in cluster.workers.values() if n.worker_address == worker.address), 0)
-                if any(key.startswith("nuclr-task") for key in keys) and pid:
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append((pid, keys))
-                    return
+                if not pid or not is_at_work(worker):
+                    continue
+                with stopped_process(pid):
+                    time.sleep(0.2)  # what it has said before arrives
+                    if is_at_work(worker):
+                        os.kill(pid, signal.SIGKILL)
+                        killed.append(pid)
+                        return
             time.sleep(0.001)
 
     killer = threading.Thread(target=kill_one_at_work, daemon=True)
@@ -380,6 +405,95 @@ def test_a_task_that_ends_every_worker_is_an_error_and_not_endless(address: str)
         pytest.raises(InputError, match="again and again, most likely because memory ran out"),
     ):
         list(there.results(os._exit, [(1,)], alone=True))
+
+
+def test_an_error_of_a_task_is_told_as_its_own(address: str) -> None:
+    with connect(address) as there:
+        with pytest.raises(
+            InputError, match="could not do a task: No such file or directory: /no/such"
+        ) as caught:
+            list(there.results(os.stat, [("/no/such",)], alone=True))
+        assert "scheduler" not in str(caught.value)
+        with pytest.raises(InputError, match="could not do a task: ZeroDivisionError"):
+            list(there.results(divmod, [(1, 0)], alone=True))
+
+
+@dataclass
+class Apart:
+    """A scheduler and a worker without a nanny, processes of their own."""
+
+    address: str
+    scheduler: subprocess.Popen[bytes]
+    worker: subprocess.Popen[bytes]
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[Apart]:
+    told = tmp_path / "scheduler.json"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    dask = [sys.executable, "-m"]
+    where = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(told)]
+    scheduler = subprocess.Popen([*dask, "distributed.cli.dask_scheduler", *where], **quiet)
+    worker = None
+    try:
+        deadline = time.monotonic() + 60
+        while not told.exists() or not told.read_text().endswith("}"):
+            assert scheduler.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        at = str(json.loads(told.read_text())["address"])
+        worker = subprocess.Popen(
+            [*dask, "distributed.cli.dask_worker", at, "--nthreads", "1", "--no-nanny", "--no-dashboard"],
+            **quiet,
+        )
+        yield Apart(at, scheduler, worker)
+    finally:
+        for process in (scheduler, worker):
+            if process is not None:
+                process.kill()
+                process.wait()
+
+
+def test_a_scheduler_that_is_killed_in_the_middle_is_an_error(apart: Apart, tmp_path: Path) -> None:
+    with connect(apart.address) as there:
+        results = there.results(
+            subprocess.run, [(["touch", str(tmp_path / "begun")],), (["sleep", "60"],)], alone=True
+        )
+        assert next(results)[0] == 0
+        apart.scheduler.kill()
+        began = time.monotonic()
+        with pytest.raises(InputError, match="The Dask scheduler went away") as caught:
+            next(results)
+        assert time.monotonic() - began < 30
+        assert "the same command does what is left" in caught.value.fix
+    assert (tmp_path / "begun").exists()
+
+
+def test_workers_that_are_all_gone_are_told_and_not_awaited_without_end(
+    apart: Apart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("nuclr_cli.workflows.dask_cluster._COUNT_WORKERS_S", 0.1)
+    monkeypatch.setattr("nuclr_cli.workflows.dask_cluster._WARN_S", 0.5)
+    monkeypatch.setattr("nuclr_cli.workflows.dask_cluster._GIVE_UP_S", 1.5)
+    with connect(apart.address, told.append) as there:
+        results = there.results(time.sleep, [(0,), (60,)], alone=True)
+        assert next(results) == (0, None)
+        apart.worker.kill()
+        with pytest.raises(InputError, match="has had no worker for") as caught:
+            next(results)
+        assert f"dask worker {apart.address}" in caught.value.fix
+        (said,) = told
+        assert "has had no worker for" in said
+        ended = there.results(time.sleep, [(0,)], alone=True, stopped=lambda: True)
+        assert list(ended) == []  # nobody is there to be told to stop
+
+
+def test_a_sweep_on_a_url_asks_no_worker_whether_it_sees_it(address: str, tmp_path: Path) -> None:
+    asked = {"gpus": 0, "threads": 1, "jobs": 1, "dask": address, "reporter": SilentReporter()}
+    assert run_jobs(tmp_path, [], data=Path("http://127.0.0.1:9/data"), **asked) == ([], 0)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"does not see /no/such as this machine does"):
+        run_jobs(tmp_path, [], data=Path("/no/such"), **asked)  # type: ignore[arg-type]
 
 
 def commands(data: Path) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import json
@@ -17,9 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from nuclr_cli.data.file_cache import Cache, Copies, cache_folder
+from nuclr_cli.data.file_cache import Cache, Copies, cache_folder, fetch_all
 from nuclr_cli.data.remote import BrokenOff, RemoteFolder, place_of, text_of, url_of
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.store import SourceRecord, verify, write_population
@@ -29,6 +32,7 @@ from nuclr_cli.workflows.data_place import chosen_cache, open_data
 from nuclr_cli.workflows.embed import EmbedConfig, embed
 from nuclr_cli.workflows.label import LabelConfig, label
 from nuclr_cli.workflows.pretrain import PretrainConfig, pretrain
+from nuclr_cli.workflows.reporting import SilentReporter
 from nuclr_cli.workflows.runs import DATA
 
 
@@ -57,12 +61,18 @@ class Server:
         asked: Method and path of all requests so far.
         cut: Paths whose next so many answers break off half way.
         before: Called with each path before its contents are sent.
+        denied: What it answers to everything, if not 0.
+        untagged: It does not say when a file was changed.
+        pause_s: Between the hundred pieces of each file.
     """
 
     url: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list)
     cut: dict[str, int] = field(default_factory=dict)
     before: Callable[[str], None] = lambda path: None
+    denied: int = 0
+    untagged: bool = False
+    pause_s: float = 0.0
 
     def fetched(self) -> list[str]:
         return [path for method, path in self.asked if method == "GET" and path.endswith(".h5")]
@@ -77,6 +87,16 @@ def server(folder: Path) -> Iterator[Server]:
             told.asked.append(("HEAD", self.path))
             super().do_HEAD()
 
+        def send_head(self) -> Any:
+            if told.denied:
+                self.send_error(told.denied)
+                return None
+            return super().send_head()
+
+        def send_header(self, keyword: str, value: str) -> None:
+            if not (told.untagged and keyword == "Last-Modified"):
+                super().send_header(keyword, value)
+
         def do_GET(self) -> None:
             told.asked.append(("GET", self.path))
             told.before(self.path)
@@ -88,10 +108,21 @@ def server(folder: Path) -> Iterator[Server]:
                 outputfile.write(source.read(4000))
                 self.close_connection = True
                 return
+            if told.pause_s and self.path.endswith(".h5"):
+                contents = source.read()
+                step = len(contents) // 100
+                for first in range(0, len(contents), step):
+                    time.sleep(told.pause_s)
+                    outputfile.write(contents[first : first + step])
+                return
             super().copyfile(source, outputfile)
 
         def log_message(self, *_: Any) -> None:
             pass
+
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # of a client that broke off
+                super().handle()
 
     handler = functools.partial(Handler, directory=str(folder.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
@@ -117,6 +148,9 @@ def leftovers(cache: Cache) -> list[Path]:
         ("https://host:8000/a%20b/x.h5", "https://host:8000/a%20b/x.h5"),
         ("file:///home/me/data", "file:///home/me/data"),
         ("github://owner:repo@main/data", "github://owner:repo@main/data"),
+        ("sftp://lab@host/data", "sftp://lab@host/data"),
+        ("abfs://box@account.dfs.core.windows.net/data", "abfs://box@account.dfs.core.windows.net/data"),
+        ("http://host:8000/me@lab/data", "http://host:8000/me@lab/data"),
         ("relative/data", None),
         ("/absolute/data", None),
         ("C:/data", None),
@@ -229,6 +263,8 @@ def test_what_changed_on_the_server_is_fetched_anew_beside_the_old_copy(
     ("place", "match"),
     [
         ("http://127.0.0.1:9/data", "Could not list http://127.0.0.1:9/data"),
+        ("http://127.0.0.1:9/m.h5", r"Could not list http://127.0.0.1:9/m\.h5"),
+        ("ftp://127.0.0.1:9/data", r"Could not reach ftp://127.0.0.1:9/data: .*refused"),
         ("file:///no/such/folder", "file:///no/such/folder does not exist"),
         ("nothing7://bucket/data", "Protocol not known: nothing7"),
     ],
@@ -438,6 +474,8 @@ def test_a_run_on_a_url_trains_resumes_embeds_and_notices_a_change(
     os.utime(folder / "m0.h5", (time.time() + 100, time.time() + 100))
     with pytest.raises(InputError, match="m0/day/0"):
         pretrain(PretrainConfig(DATA, config.runs, "remote", resume=True, gpus=0))
+    with pytest.raises(BrokenOff, match=r"127\.0\.0\.1:9"):  # and not: these are other recordings
+        pretrain(replace(config, data=Path("http://127.0.0.1:9/data"), resume=True))
     with pytest.raises(InputError, match="can only be read"):
         label(LabelConfig(Path(server.url), remove=("cell_type",)))
 
@@ -456,3 +494,187 @@ def test_the_commands_take_a_url_and_a_cache(nuclr: Any, server: Server, tmp_pat
     assert "m0.h5" in broken.err
     assert "Traceback" not in broken.err
     assert not (tmp_path / "runs").exists()
+    silent = nuclr("info", "ftp://127.0.0.1:9/data", *options)
+    assert silent.code == 3
+    assert "Could not reach ftp://127.0.0.1:9/data" in silent.json["error"]["what"]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://me:hunter2@127.0.0.1:9/data",
+        "https://hunter2@127.0.0.1:9/data",
+        "ftp://me:hunter2@127.0.0.1:9/data",
+        "sftp://me:123hunter2@127.0.0.1:9/data",
+        "http://127.0.0.1:9/data?token=hunter2",
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_not_repeated(tmp_path: Path, place: str) -> None:
+    data = Path(place)
+    calls: list[Callable[[], object]] = [
+        lambda: url_of(data),
+        lambda: text_of(data),
+        lambda: RemoteFolder(data),
+        lambda: pretrain(PretrainConfig(data, tmp_path / "runs", "one", gpus=0)),
+        lambda: label(LabelConfig(data, remove=("cell_type",))),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"~/\.config/fsspec") as caught:
+            call()
+        assert "hunter2" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_commands_refuse_a_secret_in_an_address(nuclr: Any, tmp_path: Path) -> None:
+    for place in ("http://me:hunter2@127.0.0.1:9/data", "http://127.0.0.1:9/data?token=hunter2"):
+        done = nuclr("pretrain", place, "--runs", tmp_path / "runs", "--gpus", "0")
+        assert done.code == 3
+        assert "~/.config/fsspec" in done.err
+        assert "hunter2" not in done.out + done.err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+
+
+class Strict(MemoryFileSystem):  # type: ignore[misc]
+    """A file system that takes no options, as those that hand theirs on to a library, and remembers lists."""
+
+    protocol = "strict7"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.remembered: dict[str, Any] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(MemoryFileSystem._strip_protocol(str(path).replace("strict7://", "memory://")))
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> Any:
+        if path not in self.remembered:
+            self.remembered[path] = super().ls(path, detail=detail)
+        return self.remembered[path]
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        self.remembered.clear()
+
+
+def test_a_file_system_without_options_is_read_and_its_list_not_remembered(
+    folder: Path, tmp_path: Path
+) -> None:
+    fsspec.register_implementation("strict7", Strict, clobber=True)
+    system = fsspec.filesystem("strict7")
+    system.pipe_file("/lab/m0.h5", (folder / "m0.h5").read_bytes())
+    cache = Cache(tmp_path / "cache")
+    assert len(open_data(Path("strict7://lab"), cache)) == 1
+    system.pipe_file("/lab/m2.h5", (folder / "m2.h5").read_bytes())
+    assert len(open_data(Path("strict7://lab"), cache)) == 2
+
+
+def test_a_large_file_may_take_any_time(server: Server) -> None:
+    timeout = RemoteFolder(Path(server.url))._system.client_kwargs["timeout"]
+    assert timeout.total is None  # aiohttp's own is 300 s
+    assert timeout.sock_read == 60
+
+
+def test_linked_files_are_what_they_lead_to(folder: Path, tmp_path: Path) -> None:
+    linked, cache = tmp_path / "linked", Cache(tmp_path / "cache")
+    linked.mkdir()
+    (linked / "m0.h5").symlink_to(folder / "m0.h5")
+    (linked / "nowhere.h5").symlink_to(tmp_path / "gone.h5")
+    (before,) = open_data(linked, cache)
+    assert [one.path for one in open_data(Path(f"file://{linked}"), cache)] == [before.path]
+    assert before.path.read_bytes() == (folder / "m0.h5").read_bytes()
+    write(folder / "m0.h5", 77, subject="m0")
+    (after,) = open_data(linked, cache)
+    assert after.activity_digest != before.activity_digest
+
+
+class Listener(SilentReporter):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def test_copies_that_may_be_out_of_date_are_told(server: Server, tmp_path: Path) -> None:
+    cache, listener = Cache(tmp_path / "cache"), Listener()
+    open_data(Path(server.url), cache, listener)
+    open_data(Path(server.url), cache, listener)
+    assert listener.warnings == []
+    server.untagged = True
+    open_data(Path(server.url), cache, listener)
+    assert listener.warnings == []  # all of them are new
+    open_data(Path(server.url), cache, listener)
+    (said,) = listener.warnings
+    assert "a change that keeps the size of a file is not noticed" in said
+    assert "6 files" in said
+    assert str(cache.folder / "files") in said
+    with pytest.warns(UserWarning, match="is not noticed"):
+        fetch_all(Path(server.url), cache)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("below", [".", "m0.h5"])
+def test_a_web_server_that_refuses_is_not_taken_for_one_that_is_away(
+    server: Server, tmp_path: Path, status: int, below: str
+) -> None:
+    server.denied = status
+    with pytest.raises(InputError, match=rf"No permission to read {server.url}.*{status}"):
+        open_data(Path(server.url) / below, Cache(tmp_path / "cache"))
+    server.denied = 500
+    with pytest.raises(BrokenOff, match="500"):
+        open_data(Path(server.url) / below, Cache(tmp_path / "cache"))
+
+
+def test_an_error_does_not_wait_for_the_other_files(server: Server, folder: Path, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    copies = Copies(Path(server.url), cache)
+    (folder / "m0.h5").unlink()
+    server.pause_s = 0.3  # 30 s for each file
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"m0\.h5 does not exist"):
+        list(copies.fetch())
+    assert time.monotonic() - began < 10
+    assert leftovers(cache) == whole_files(cache) == []
+
+
+def test_ctrl_c_does_not_wait_for_whole_files(server: Server, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", 10**9)
+    server.pause_s = 0.3
+    process = use(Path(server.url), cache)
+    deadline = time.monotonic() + 60
+    while len(leftovers(cache)) < 6:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    process.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert process.returncode != 0
+    assert leftovers(cache) == whole_files(cache) == []
+
+
+def test_a_lease_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        write(tmp_path / name / "one.h5", number)
+    cache = Cache(tmp_path / "cache", 10**9)
+    reader = use(tmp_path / "a", cache)
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "1\n"
+    (lease,) = (cache.folder / "leases").glob("*.json")
+    lease.write_text('{"half')
+    with pytest.raises(InputError, match=rf"{lease}.* process {reader.pid} needs .* cannot be read"):
+        open_data(tmp_path / "b", cache)
+    assert finished(reader)[0] == 0
+    assert len(open_data(tmp_path / "b", cache)) == 1
+
+
+def test_stray_files_in_the_cache_are_let_be(folder: Path, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", 10**9)
+    open_data(folder, cache)
+    stray = cache.folder / "files" / "notes.txt"
+    stray.write_text("mine")
+    assert len(open_data(folder / "m0.h5", Cache(cache.folder, 1_000_000))) == 1
+    assert stray.read_text() == "mine"

@@ -327,3 +327,16 @@ def test_the_numbers_of_a_result_page_are_those_of_its_record(
     assert [step["typed"] for step in record["steps"].values()] == [
         step.typed() for step in getattr(results, f"{name}_steps")()
     ]
+
+
+def test_the_table_of_what_fits_where_is_what_the_model_says() -> None:
+    """The other tables of the page take minutes to make."""
+    spec = importlib.util.spec_from_file_location("scaling_model", ROOT / "benchmarks" / "scaling_model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- table: one-window -->\n")[2].partition("\n<!-- end: one-window -->")[0]
+    assert table == "\n".join(module.one_window())

@@ -49,8 +49,8 @@ def test_memory_that_does_not_suffice_is_said_and_the_run_goes_on(
     assert done.returncode == 3, done.stderr
     assert "Memory is too small to train on 16 windows of " in done.stderr
     assert "Traceback" not in done.stderr
-    fewer = next(word for word in done.stderr.split() if word.startswith("train.max_tokens=")).rstrip(",")
-    assert fewer != "train.max_tokens=1000000"
+    fewer = next(word for word in done.stderr.split() if word.startswith("train.max_tokens="))
+    assert 10_000 < int(fewer.partition("=")[2]) < 500_000
     again = nuclr(*command[:8], "--resume", "--set", fewer, cwd=tmp_path)
     assert again.code == 0, again.err
     assert f"{fewer.replace('=', ' is ')} from here on; it was 1000000" in again.err
@@ -58,7 +58,9 @@ def test_memory_that_does_not_suffice_is_said_and_the_run_goes_on(
     assert config["train"]["max_tokens"] == int(fewer.partition("=")[2])
 
 
-def test_settings_of_the_machine_may_change_and_no_others(nuclr: Nuclr, wide: Path, tmp_path: Path) -> None:
+def test_a_finished_run_keeps_its_settings_and_others_are_refused(
+    nuclr: Nuclr, wide: Path, tmp_path: Path
+) -> None:
     run = ["pretrain", wide, "--preset", "tiny", "--name", "run", "--gpus", 0]
     settings = [
         "--set",
@@ -72,8 +74,10 @@ def test_settings_of_the_machine_may_change_and_no_others(nuclr: Nuclr, wide: Pa
     refused = nuclr(*run, "--resume", "--set", "train.batch_windows=4", cwd=tmp_path)
     assert refused.code == 3
     assert "train.batch_windows is 2 in the run, 4 here" in refused.err
+    # A finished run keeps what it was trained with.
     config = tmp_path / "nuclr-runs" / "run" / "config.json"
-    assert json.loads(config.read_text())["train"]["recompute"] == "none"
+    before = config.read_text()
     taken = nuclr(*run, "--resume", "--set", "train.recompute=layers", cwd=tmp_path)
     assert taken.code == 0, taken.err
-    assert json.loads(config.read_text())["train"]["recompute"] == "layers"
+    assert "nothing to do" in taken.err
+    assert config.read_text() == before

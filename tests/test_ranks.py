@@ -113,25 +113,33 @@ def test_a_signal_to_any_process_stops_all_with_one_checkpoint(
     assert_same_run(run, alone)
 
 
-def test_embeddings_depend_on_no_number_of_processes(nuclr: Nuclr, data: Path, alone: Path) -> None:
+SHORT_STRETCHES = """
+import sys
+import nuclr_cli.data.batch as batch
+from nuclr_cli.cli.app import main
+batch._CHUNK_WINDOWS, batch._CHUNK_BATCHES = 2, 0  # so that these short sessions are in several parts
+main()
+"""
+
+
+def test_embeddings_depend_on_no_number_of_processes(data: Path, alone: Path) -> None:
+    (alone.parent / "nuclr3.py").write_text(SHORT_STRETCHES)
     tables = []
     for ranks in (1, 2, 3):
         out = alone.parent / f"{ranks}.parquet"
         command = ["embed", str(data), "--run", str(alone), "-o", str(out), "--select", "retrieval", "--json"]
-        if ranks == 1:
-            done = nuclr(*command)
-            assert done.code == 0, done.err
-            said = done.json
-        else:
-            several = finished([*torchrun(ranks), *command], alone.parent)
-            assert several.returncode == 0, several.stderr
-            said = json.loads(several.stdout)
+        launcher = [sys.executable] if ranks == 1 else [*torchrun(ranks)[:-3], "--"]
+        done = finished([*launcher, str(alone.parent / "nuclr3.py"), *command], alone.parent)
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)
         tables.append((load_embeddings(out), said["selection"], said["diagnostics"]))
     (one, chosen, judged), *others = tables
     assert one.seen.sum() == 8 + 16 + 60 - 3
+    assert one.n_windows.max() > 4  # in several stretches
     for table, selection, diagnostics in others:
         assert table.embedding.tobytes() == one.embedding.tobytes()
         assert table.unit_id.tolist() == one.unit_id.tolist()
+        assert table.n_windows.tolist() == one.n_windows.tolist()
         assert table.n_events.tolist() == one.n_events.tolist()
         assert table.metadata == one.metadata
         assert (selection, diagnostics) == (chosen, judged)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -224,6 +225,27 @@ def test_only_one_process_works_in_a_sweep(tiny_data: Path, finished: tuple[Path
     with only_here(folder), pytest.raises(FolderInUse), only_here(folder):
         pass
     scale(config(tiny_data, folder))
+
+
+def test_a_file_system_without_locks_is_told(
+    tiny_data: Path, finished: tuple[Path, ScaleRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Listener(SilentReporter):
+        def warn(self, text: str) -> None:
+            told.append(text)
+
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    told: list[str] = []
+    folder = tmp_path / "sweep"
+    shutil.copytree(finished[0], folder)
+    monkeypatch.setattr("fcntl.flock", flock)
+    scale(config(tiny_data, folder), Listener())
+    assert any("knows no locks" in text for text in told)
+    told.clear()
+    assert run_point(folder, ONE, 0, Listener()).point == ONE
+    assert ["knows no locks" in text for text in told] == [True]
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

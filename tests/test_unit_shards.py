@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from several_processes import assert_same_run, finished, pretrain, torchrun
+from several_processes import (
+    assert_same_run,
+    children,
+    finished,
+    pretrain,
+    started,
+    torchrun,
+    wait_for_step,
+)
 
 from nuclr_cli.data.embeddings import load_embeddings
 from nuclr_cli.model import Encoder, ModelConfig
@@ -94,7 +104,7 @@ def test_a_huge_population_is_worked_on_in_pieces() -> None:
             torch.testing.assert_close(found[few], encoder(x[few], [50]), rtol=1e-5, atol=1e-6)
 
 
-TOGETHER = [(2, 2, "none", "counts"), (4, 2, "layers", "counts"), (3, 3, "none", "events")]
+TOGETHER = [(4, 2, "layers", "counts"), (3, 3, "none", "events")]
 
 
 @pytest.mark.parametrize(("ranks", "of", "recompute", "tokens"), TOGETHER)
@@ -102,7 +112,8 @@ def test_processes_that_hold_windows_together_train_as_one_does(
     nuclr: Nuclr, uneven_data: Path, ranks: int, of: int, recompute: str, tokens: str, tmp_path: Path
 ) -> None:
     """Losses and weights after 20 steps, float64, to 1e-9; also with several such groups."""
-    same = {"model.tokens": tokens}
+    # Rounding grows with what is learned: with events, in 20 steps of the preset's rate, from 1e-12 to 1e-7.
+    same = {"model.tokens": tokens, "train.learning_rate": 1e-3 if tokens == "counts" else 1e-5}
     one = nuclr(*pretrain(uneven_data, "one", **same), cwd=tmp_path)
     assert one.code == 0, one.err
     changes = {**same, "train.processes_per_window": of, "train.recompute": recompute}
@@ -110,34 +121,89 @@ def test_processes_that_hold_windows_together_train_as_one_does(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["processes"] == ranks
     assert_same_run(tmp_path / "nuclr-runs" / "several", tmp_path / "nuclr-runs" / "one")
-    # A process alone goes on with what several have begun, and has nothing left to do.
-    assert_embeds_alike(nuclr, uneven_data, tmp_path / "nuclr-runs" / "several", ranks, of)
 
 
-def assert_embeds_alike(nuclr: Nuclr, data: Path, run: Path, ranks: int, of: int) -> None:
-    places = [run.parent / f"{name}.parquet" for name in ("alone", "together")]
-    alone = nuclr("embed", data, "--run", run, "-o", places[0], "--gpus", "0")
-    assert alone.code == 0, alone.err
-    command = ["embed", data, "--run", run, "-o", places[1], "--gpus", 0, "--processes-per-window", of]
-    done = finished([*torchrun(ranks), *map(str, command)], run)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def alone(nuclr: Nuclr, uneven_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of VICReg, which cannot be cut by windows, of one process."""
+    place = tmp_path_factory.mktemp("vicreg")
+    done = nuclr(*pretrain(uneven_data, "run", **VICREG), cwd=place)
+    assert done.code == 0, done.err
+    return place / "nuclr-runs" / "run"
+
+
+VICREG = {"loss.name": "vicreg", "train.max_tokens": 10**6}
+
+
+def test_one_process_goes_on_with_what_several_have_begun(
+    nuclr: Nuclr, uneven_data: Path, alone: Path, tmp_path: Path
+) -> None:
+    """By units even VICReg can be cut; who holds a window, and what is forgotten, may change on the way."""
+    run = tmp_path / "nuclr-runs" / "run"
+    together = pretrain(uneven_data, "run", **VICREG, **{"train.processes_per_window": 2})
+    with started([*torchrun(2), *together], tmp_path) as process:
+        wait_for_step(run, 3)
+        os.kill(children(process.pid)[1], signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
+    assert err.count("Stopped by a signal after step") == 1
+    stopped = json.loads((run / "run.json").read_text())["step"]
+    assert 3 <= stopped < 20
+    changed = {"train.processes_per_window": 1, "train.recompute": "layers"}
+    done = nuclr(*pretrain(uneven_data, "run", "--resume", **VICREG, **changed), cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "train.processes_per_window is 1 from here on; it was 2" in done.err
+    assert json.loads((run / "config.json").read_text())["train"]["recompute"] == "layers"
+    assert_same_run(run, alone)
+
+
+def test_processes_that_hold_windows_together_embed_as_one_does(
+    nuclr: Nuclr, uneven_data: Path, alone: Path, tmp_path: Path
+) -> None:
+    places = [tmp_path / f"{name}.parquet" for name in ("alone", "together")]
+    done = nuclr("embed", uneven_data, "--run", alone, "-o", places[0], "--gpus", "0")
+    assert done.code == 0, done.err
+    command = ["embed", uneven_data, "--run", alone, "-o", places[1], "--gpus", 0]
+    several = [*torchrun(4), *map(str, command), "--processes-per-window", "2"]
+    together = finished(several, tmp_path)
+    assert together.returncode == 0, together.stderr
     tables = [load_embeddings(place) for place in places]
     assert tables[0].n_windows.tolist() == tables[1].n_windows.tolist()
     assert tables[0].n_events.tolist() == tables[1].n_events.tolist()
     np.testing.assert_allclose(tables[1].embedding, tables[0].embedding, rtol=2e-5, atol=2e-6)
 
 
-def test_the_whole_batch_is_there_where_all_hold_it_together(
-    nuclr: Nuclr, uneven_data: Path, tmp_path: Path
+FAILING = """
+import os, sys
+import nuclr_cli.workflows.embed_sessions as sessions
+from nuclr_cli.cli.app import main
+from nuclr_cli.errors import InputError
+encode = sessions.encode
+calls = []
+
+def fails(*arguments):
+    calls.append(1)
+    if os.environ["RANK"] == "1" and len(calls) == 3:
+        raise InputError("Memory is too small here.", "Take less")
+    return encode(*arguments)
+
+sessions.encode = fails
+main()
+"""
+
+
+def test_a_process_that_fails_between_two_exchanges_is_not_waited_for(
+    uneven_data: Path, alone: Path, tmp_path: Path
 ) -> None:
-    """VICReg cannot be cut by windows, but by units it can."""
-    vicreg = {"loss.name": "vicreg", "train.max_tokens": 10**6}
-    one = nuclr(*pretrain(uneven_data, "one", **vicreg), cwd=tmp_path)
-    assert one.code == 0, one.err
-    vicreg["train.processes_per_window"] = 2
-    done = finished([*torchrun(2), *pretrain(uneven_data, "two", **vicreg)], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert_same_run(tmp_path / "nuclr-runs" / "two", tmp_path / "nuclr-runs" / "one")
+    (tmp_path / "failing.py").write_text(FAILING)
+    out = tmp_path / "x.parquet"
+    command = ["embed", uneven_data, "--run", alone, "-o", out, "--gpus", 0, "--processes-per-window", 2]
+    words = [*torchrun(2)[:-3], "--", str(tmp_path / "failing.py"), *map(str, command)]
+    done = finished(words, tmp_path)
+    assert done.returncode != 0
+    assert "Memory is too small here." in done.stderr
+    assert "collective mismatch" not in done.stderr
+    assert "bug in nuclr" not in done.stderr
+    assert not out.exists()
 
 
 def test_processes_that_do_not_divide_are_refused_before_a_run_is_made(

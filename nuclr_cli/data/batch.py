@@ -24,6 +24,8 @@ _CHUNK_S = 60.0
 """Spikes are counted in stretches of this length, so that a whole session is never in memory."""
 _CHUNK_WINDOWS, _CHUNK_BATCHES = 64, 4
 """Least windows and batches of what is embedded by one process at a time."""
+_MOST_CHUNKS = 16
+"""Of a session: the sums of each travel between processes."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def evaluation_chunks(
     """
     n_windows = len(evaluation_windows(session, tokens, limit_s=limit_s))
     of_window = max(session.n_units * tokens.of(session.modality).n_patches, 1)
-    length = max(_CHUNK_WINDOWS, _CHUNK_BATCHES * max_tokens // of_window)
+    length = max(_CHUNK_WINDOWS, _CHUNK_BATCHES * max_tokens // of_window, -(-n_windows // _MOST_CHUNKS))
     return [range(start, min(start + length, n_windows)) for start in range(0, n_windows, length)]
 
 

@@ -16,9 +16,10 @@ import os
 import secrets
 import shutil
 import sys
-import time
+import threading
+import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,17 @@ from pathlib import Path
 from nuclr_cli.data.atomic import TEMPORARY_SUFFIX
 from nuclr_cli.data.leases import leased, own_lease
 from nuclr_cli.data.locks import locked
-from nuclr_cli.data.remote import BrokenOff, RemoteFile, RemoteFolder, text_of
+from nuclr_cli.data.remote import BrokenOff, RemoteFile, RemoteFolder, Stopped, text_of
 from nuclr_cli.errors import InputError
+from nuclr_cli.wording import counted
 
 _AT_ONCE = 8
 _PAUSES_S = (0.2, 1.0)  # before the second and the third attempt
+_END_S = 5.0  # for what is under way to break off
+
+
+class CacheError(InputError):
+    """Copies cannot be kept: the cache cannot be written, or holds too little."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ class Copies:
     Attributes:
         paths: All copies, and what each is a copy of; those of `missing` are still to come.
         missing: Files that have to be fetched.
+        doubtful: What to say of copies that are used though the server does not say whether its files have
+            changed since; "" where there are none.
 
     Raises:
         InputError: Nothing there, the files are more than the cache may hold, or it cannot be written.
@@ -97,6 +106,8 @@ class Copies:
                     entry.mkdir(exist_ok=True)
                     os.utime(entry)
         self.missing = [file for file, path in self._target.items() if not _is_whole(path, file)]
+        self.doubtful = self._doubtful()
+        self._stop = threading.Event()
 
     def fetch(self) -> Iterator[str]:
         """Fetch what is missing, several files at once; yields the name of each file that has arrived.
@@ -104,15 +115,32 @@ class Copies:
         Raises:
             InputError: A file does not arrive, or the cache cannot be written. No half file is left.
         """
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
-            running = {threads.submit(self._fetch, file): file for file in self.missing}
-            try:
-                for done in as_completed(running):
-                    done.result()
-                    yield running[done].name
-            except BaseException:
-                threads.shutdown(wait=False, cancel_futures=True)
-                raise
+        self._stop = threading.Event()
+        threads = ThreadPoolExecutor(1 if self._source.one_at_a_time() else _AT_ONCE)
+        running = {threads.submit(self._fetch, file): file for file in self.missing}
+        try:
+            for done in as_completed(running):
+                done.result()
+                yield running[done].name
+        finally:  # an error or Ctrl-C does not wait for the whole files that are under way
+            self._stop.set()
+            threads.shutdown(wait=False, cancel_futures=True)
+            wait([one for one in running if not one.cancelled()], _END_S)
+
+    def _doubtful(self) -> str:
+        new = set(self.missing)
+        old = [file for file in self._target if not file.tag and file not in new]
+        if not old:
+            return ""
+        return (
+            f"{text_of(self._source.data)} does not say when its files were changed: a change that keeps the "
+            f"size of a file is not noticed. Copies of earlier are used for {counted(len(old), 'file')} "
+            f"({old[0].name}); after a change remove {self._target[old[0]].parent.parent}"
+        )
+
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise Stopped("Fetching was stopped.", "Run the command again.")
 
     def _entry(self, file: RemoteFile) -> Path:
         about = "\n".join((self._source.where.partition(":")[0], file.path, str(file.size), file.tag))
@@ -120,7 +148,7 @@ class Copies:
 
     def _fetch(self, file: RemoteFile) -> None:
         target = self._target[file]
-        with _cache_errors(self._cache.folder), locked(target.parent / ".lock"):
+        with _cache_errors(self._cache.folder), locked(target.parent / ".lock", self._go_on):
             if _is_whole(target, file):  # another process has fetched it meanwhile
                 return
             for left in target.parent.glob(f".*{TEMPORARY_SUFFIX}"):  # of a process that was killed
@@ -137,10 +165,10 @@ class Copies:
     def _fetch_to(self, file: RemoteFile, temporary: Path) -> None:
         for pause_s in _PAUSES_S:
             try:
-                return self._source.fetch(file, temporary)
+                return self._source.fetch(file, temporary, self._stop)
             except BrokenOff:
-                time.sleep(pause_s)
-        self._source.fetch(file, temporary)
+                self._stop.wait(pause_s)
+        self._source.fetch(file, temporary, self._stop)
 
     def _make_room(self, wanted: dict[str, int]) -> None:
         """Reserve `wanted`; remove what nobody needs, the least recently used first, as far as necessary."""
@@ -151,7 +179,7 @@ class Copies:
             if kept > limit:
                 others = sum(needed.values()) - sum(needed.get(name, 0) for name in wanted)
                 used = f", and running commands use {_gb(others)}" if others else ""
-                raise InputError(
+                raise CacheError(
                     f"{text_of(self._source.data)} holds {_gb(sum(wanted.values()))} of session files{used}; "
                     f"the cache {folder} may hold {_gb(limit)}.",
                     f"--cache-size {-(-kept // 10**9)}, or --cache FOLDER on a larger disk",
@@ -159,7 +187,7 @@ class Copies:
             idle = [
                 (entry.stat().st_mtime, entry)
                 for entry in (folder / "files").iterdir()
-                if entry.name not in needed and entry.name not in wanted
+                if entry.is_dir() and entry.name not in needed and entry.name not in wanted
             ]
             room = limit - kept
             for _, entry in sorted(idle, reverse=True):  # the newest stay as long as they fit
@@ -175,6 +203,8 @@ class Copies:
 def fetch_all(data: Path, cache: Cache) -> Mapping[Path, str]:
     """Copies of all session files of DATA, fetched where they are missing; see `Copies`."""
     copies = Copies(data, cache)
+    if copies.doubtful:
+        warnings.warn(copies.doubtful, stacklevel=2)
     for _ in copies.fetch():
         pass
     return copies.paths
@@ -195,7 +225,7 @@ def _cache_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
+        raise CacheError(
             f"The cache {folder} cannot be written: {error.strerror or error}.",
             "Free some space there, or choose another folder: --cache FOLDER, or NUCLR_CACHE.",
         ) from error

@@ -14,6 +14,7 @@ import secrets
 from pathlib import Path
 
 from nuclr_cli.data.locks import try_lock
+from nuclr_cli.errors import InputError
 
 _held: dict[Path, Lease] = {}
 
@@ -34,11 +35,22 @@ class Lease:
             raise OSError(f"{self.path} cannot be locked")
 
     def add(self, sizes: dict[str, int]) -> None:
-        """Need these entries (bytes of each), too. Call it while the cache is locked."""
+        """Need these entries (bytes of each), too. Call it while the cache is locked.
+
+        Raises:
+            InputError: The disk does not take it.
+        """
         text = json.dumps({**self.sizes, **sizes}).encode()
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, text)
+        try:
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            os.ftruncate(self._descriptor, 0)
+            while text:  # a disk that is nearly full takes a part
+                text = text[os.write(self._descriptor, text) :]
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be written: {error.strerror or error}.",
+                "Free some space there, or choose another folder: --cache FOLDER, or NUCLR_CACHE.",
+            ) from error
         self.sizes.update(sizes)
 
     def end(self) -> None:
@@ -67,6 +79,9 @@ def leased(folder: Path) -> dict[str, int]:
     """Bytes of every entry that a living process needs. Leases of ended processes are removed.
 
     Call it while the cache is locked.
+
+    Raises:
+        InputError: A living process' lease cannot be read: what it needs is not known.
     """
     own = _held.get(folder)
     found: dict[str, int] = {} if own is None else dict(own.sizes)
@@ -82,6 +97,12 @@ def leased(folder: Path) -> dict[str, int]:
                 path.unlink(missing_ok=True)
                 continue
             found.update(json.loads(path.read_bytes() or b"{}"))
+        except ValueError as error:
+            process = path.name.partition("-")[0]
+            raise InputError(
+                f"{path}, which says what process {process} needs of the cache, cannot be read.",
+                "Wait until that process has ended, or name another cache: --cache FOLDER, or NUCLR_CACHE.",
+            ) from error
         finally:
             os.close(descriptor)
     return found

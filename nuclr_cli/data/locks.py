@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,8 +29,12 @@ def try_lock(descriptor: int) -> bool:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the lock of a file, which is made; wait for it as long as it takes.
+
+    Args:
+        path: The file.
+        waiting: Called again and again meanwhile; what it raises ends the wait.
 
     Raises:
         OSError: The file cannot be made or locked.
@@ -38,6 +42,7 @@ def locked(path: Path) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         while not try_lock(descriptor):
+            waiting()
             time.sleep(_POLL_S)
         yield
     finally:

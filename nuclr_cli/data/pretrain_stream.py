@@ -7,6 +7,7 @@ micro-batches.
 from __future__ import annotations
 
 import atexit
+import heapq
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -276,11 +277,11 @@ def deal_by_cost(costs: Sequence[float], world: int) -> list[list[int]]:
         For each rank its items, ascending; each item is in exactly one list.
     """
     hands: list[list[int]] = [[] for _ in range(world)]
-    loads = [0.0] * world
+    loads = [(0.0, 0, rank) for rank in range(world)]  # a heap: cost, items and rank of each
     for item in sorted(range(len(costs)), key=lambda item: (-costs[item], item)):
-        rank = min(range(world), key=lambda rank: (loads[rank], len(hands[rank]), rank))
+        load, n_items, rank = loads[0]
         hands[rank].append(item)
-        loads[rank] += costs[item]
+        heapq.heapreplace(loads, (load + costs[item], n_items + 1, rank))
     return [sorted(hand) for hand in hands]
 
 

@@ -139,6 +139,6 @@ def step_memory(
         state=16 * weights,
         kept=kept_bytes(config, tokens, recompute, kind=kind, element=element, mask=mask),
         working=tokens * (again + gradients),
-        # As they come, in order, and the gradient of both.
-        gathered=0 if processes == 1 else 4 * units * patches * 2 * i * element,
+        # As they come, in order, and the gradient, which is added up in float32.
+        gathered=0 if processes == 1 else units * patches * 2 * i * (3 * element + 4),
     )

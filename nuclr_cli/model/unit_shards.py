@@ -7,7 +7,8 @@ Nothing is approximated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+
+class PeerLost(RuntimeError):
+    """Another process that holds the batch is gone, or the connection to it."""
 
 
 def own_rows(sizes: Sequence[int], member: int, of: int) -> list[range]:
@@ -62,14 +67,17 @@ class UnitShards:
     def gather(self, own: Tensor) -> Tensor:
         """Everybody's rows in packed order.
 
-        The gradient of a row is the sum of what all processes have for it. All of them have to call this, and
-        its backward pass, equally often and in the same order.
+        The gradient of a row is the sum of what all processes have for it, added up in float32 at least. All
+        of them have to call this, and its backward pass, equally often and in the same order.
 
         Args:
             own: (V, ...) of the units that are here.
 
         Returns:
             (U, ...), the same on all processes.
+
+        Raises:
+            PeerLost: Here and in the backward pass.
         """
         gathered: Tensor = _Gather.apply(own, self)  # type: ignore[no-untyped-call]
         return gathered
@@ -118,19 +126,30 @@ class _Gather(torch.autograd.Function):
         padded = own.new_zeros(shards.longest, *own.shape[1:])
         padded[: len(own)] = own
         everybody = own.new_empty(shards.of, *padded.shape)
-        dist.all_gather(list(everybody.unbind()), padded, group=shards.group)
+        with _peers():
+            dist.all_gather(list(everybody.unbind()), padded, group=shards.group)
         return everybody.flatten(0, 1)[shards.places]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         shards: UnitShards = ctx.shards
-        everybody = gradient.new_zeros(shards.of * shards.longest, *gradient.shape[1:])
-        everybody[shards.places] = gradient
-        own = gradient.new_empty(shards.longest, *gradient.shape[1:])
+        wide = torch.promote_types(gradient.dtype, torch.float32)
+        everybody = gradient.new_zeros(shards.of * shards.longest, *gradient.shape[1:], dtype=wide)
+        everybody[shards.places] = gradient.to(wide)
+        own = everybody.new_empty(shards.longest, *gradient.shape[1:])
         parts = list(everybody.view(shards.of, shards.longest, *gradient.shape[1:]).unbind())
-        dist.reduce_scatter(own, parts, group=shards.group)
-        return own[: ctx.n_own], None
+        with _peers():
+            dist.reduce_scatter(own, parts, group=shards.group)
+        return own[: ctx.n_own].to(gradient.dtype), None
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(str(error)) from error
 
 
 def _tensor(hand: Sequence[range]) -> Tensor:

@@ -27,16 +27,18 @@ if TYPE_CHECKING:
 RANKME_ROWS = 2048
 
 
-def _too_much(micro: PairBatch) -> tuple[str, str]:
+def _too_much(micro: PairBatch, settings: PretrainSettings, device: torch.device, of: int) -> tuple[str, str]:
     """What is going on, and what to type, when the memory does not suffice for a micro-batch."""
     windows = len(micro.view1.units_per_population)
-    go_on = "then go on with --resume"
-    if windows > 1:
-        fewer = micro.n_tokens // 2
-        fix = f"Take fewer at a time: --set train.max_tokens={fewer}, {go_on}"
-    else:
-        fix = f"--set train.recompute=layers, or several GPUs: --set train.processes_per_window=N, {go_on}"
-    return f"train on {counted(windows, 'window')} of {micro.n_tokens:,} tokens at once", fix
+    fix = "Use a machine with more memory, or a GPU"
+    if windows > 1 and settings.loss.name != "vicreg":
+        fix = f"Take fewer at a time: --set train.max_tokens={micro.n_tokens // (2 * of)}"
+    elif settings.train.recompute != "layers":
+        fix = "Keep less: --set train.recompute=layers"
+    elif device.type == "cuda":
+        fix = "Share the units of windows among more GPUs: --gpus N --set train.processes_per_window=N"
+    what = f"train on {counted(windows, 'window')} of {micro.n_tokens:,} tokens at once"
+    return what, f"{fix} (a run goes on with it and --resume)"
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,12 @@ class StepGradient:
         torch.manual_seed(torch_seed(self._settings.seed, self._step, number, Purpose.MODEL))
         # A power of two divides and multiplies without rounding: the shares are float32.
         unit = n_pairs if self._target is None else 1 << micro.n_pairs.bit_length()
-        with told_of_memory(*_too_much(micro)):
-            pair = self._model.prepare(micro, self._fabric.device, self._group)
+        device = self._fabric.device
+        with (
+            self._group.working(),
+            told_of_memory(*_too_much(micro, self._settings, device, self._group.of)),
+        ):
+            pair = self._model.prepare(micro, device, self._group)
             # Not through Fabric's wrapper of the model, which would round terms in float64.
             with self._fabric.autocast():
                 total, numerator, denominator, embeddings = self._model(pair, unit)

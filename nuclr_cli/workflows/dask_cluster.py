@@ -7,11 +7,13 @@ often as Dask allows, and takes an array that was lost with its worker for a res
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import secrets
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +28,14 @@ from nuclr_cli.wording import counted
 Result = TypeVar("Result")
 
 _CONNECT_S = 30
+_LOOK_S = 0.02
+_COUNT_WORKERS_S = 2.0
+_WARN_S, _GIVE_UP_S = 60.0, 600.0
+"""Without a worker."""
+_SCHEDULER_GONE = frozenset(
+    {"CancelledError", "FutureCancelledError", "FuturesCancelledError", "CommClosedError"}
+)
+"""Errors of distributed when it loses its scheduler; an OSError of a task is something else."""
 
 # Said as text to a function that every Python has: a worker without nuclr can be asked, too.
 _VERSIONS = "(__import__('nuclr_cli').__version__, __import__('sys').version_info[:2])"
@@ -55,14 +65,22 @@ class Cluster:
         address: Of its scheduler.
     """
 
-    def __init__(self, address: str, client: Any) -> None:
+    def __init__(self, address: str, client: Any, warn: Callable[[str], None]) -> None:
         self.address = address
+        self._warn = warn
         self._client = client
         self._distributed: Any = importlib.import_module("distributed")
 
     def threads(self) -> list[int]:
-        """Threads of each worker that is there now."""
-        return [int(n) for n in self._client.nthreads().values()]
+        """Threads of each worker that is there now.
+
+        Raises:
+            InputError: The scheduler is gone.
+        """
+        try:
+            return [int(n) for n in self._client.nthreads().values()]
+        except OSError as error:
+            raise _scheduler_gone(error) from error
 
     def require_shared(self, folder: Path, others: Sequence[Path] = ()) -> None:
         """Make sure that every worker sees the same files as this process.
@@ -106,19 +124,26 @@ class Cluster:
             return self._client.submit(_same, value, key=f"nuclr-{name}-{secrets.token_hex(6)}")
 
     def results(
-        self, function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], *, alone: bool
+        self,
+        function: Callable[..., Result],
+        tasks: Sequence[tuple[Any, ...]],
+        *,
+        alone: bool,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Generator[tuple[int, Result], None, None]:
         """Call `function` with the arguments of every task; results as they come, with the task's number.
 
-        A task whose worker is lost is begun again on another. On leaving, tasks not begun are dropped.
+        A task whose worker is lost is begun again on another. On leaving, tasks not begun are dropped. After
+        a minute without any worker there is a warning, after ten an error.
 
         Args:
             function: Importable.
             tasks: Arguments, also in lists, may be what `keep` returned.
             alone: One such task at a time in each process of a worker, however many threads it has.
+            stopped: Where it says so and there is no worker that could hear of it, this ends early.
 
         Raises:
-            InputError: Of a task; or a worker, or the cluster, could not do one.
+            InputError: Of a task; or a worker, or the cluster, could not do one; or all workers are gone.
         """
         series = secrets.token_hex(6)
         number = {
@@ -128,7 +153,7 @@ class Cluster:
             for n, task in enumerate(tasks)
         }
         try:
-            for future in self._distributed.as_completed(list(number), loop=self._client.loop):
+            for future in self._ended(list(number), stopped):
                 try:
                     result: Result = future.result()
                 except Exception as error:
@@ -136,6 +161,38 @@ class Cluster:
                 yield number.pop(future), result
         finally:
             self._client.cancel(list(number))
+
+    def _ended(self, futures: Sequence[Any], stopped: Callable[[], bool]) -> Iterator[Any]:
+        """Futures as they end; looks meanwhile whether there is anybody to do them."""
+        ended = self._distributed.as_completed(futures, loop=self._client.loop)
+        last_seen = counted_at = time.monotonic()
+        warned = False
+        while not ended.is_empty():
+            if ended.has_ready():
+                yield next(ended)
+                last_seen = time.monotonic()
+                continue
+            time.sleep(_LOOK_S)
+            now = time.monotonic()
+            if now - counted_at < _COUNT_WORKERS_S:
+                continue
+            counted_at = now
+            with contextlib.suppress(InputError):  # a scheduler that is gone ends the futures, too
+                if self.threads():
+                    last_seen, warned = now, False
+                elif stopped():
+                    return
+            if now - last_seen > _GIVE_UP_S:
+                raise InputError(
+                    f"The Dask scheduler at {self.address} has had no worker for {now - last_seen:.0f} s.",
+                    f"Start some: dask worker {self.address}; the same command does what is left",
+                )
+            if now - last_seen > _WARN_S and not warned:
+                warned = True
+                self._warn(
+                    f"the Dask scheduler at {self.address} has had no worker for {now - last_seen:.0f} s; "
+                    f"start some (dask worker {self.address}), or this ends after {_GIVE_UP_S:.0f} s"
+                )
 
     def _ask(self, function: Callable[..., Any], *args: object) -> Mapping[str, Any]:
         try:
@@ -145,12 +202,17 @@ class Cluster:
         return found
 
 
+def _on_standard_error(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
 @contextmanager
-def connect(address: str) -> Iterator[Cluster]:
+def connect(address: str, warn: Callable[[str], None] = _on_standard_error) -> Iterator[Cluster]:
     """Reach a cluster.
 
     Args:
         address: Of the scheduler, such as ``tcp://10.0.0.1:8786``.
+        warn: Told when no worker is left.
 
     Raises:
         MissingPackageError: distributed is not installed.
@@ -177,7 +239,7 @@ def connect(address: str) -> Iterator[Cluster]:
             raise InputError(
                 f"The Dask scheduler at {address} has no workers.", f"Start some: dask worker {address}"
             ) from None
-        cluster = Cluster(address, client)
+        cluster = Cluster(address, client, warn)
         _require_same_versions(cluster._ask(eval, _VERSIONS))
         yield cluster
 
@@ -237,17 +299,32 @@ def _went_wrong(error: BaseException) -> NuclrError:
     name = type(error).__name__
     if name == "KilledWorker":
         return InputError(
-            "A task ended the Dask worker that ran it, again and again, most likely because memory ran out.",
-            "Give the workers more memory, or have fewer of them; the same command does what is left",
+            "A task ended the Dask worker that ran it, again and again, most likely because memory ran out. "
+            "Dask counts a lost worker against every task that was waiting on it, too.",
+            "Give the workers more memory, or have fewer of them; where workers come and go, start them with "
+            "--lifetime and the scheduler with a higher distributed.scheduler.allowed-failures; the same "
+            "command does what is left",
         )
-    if "Cancelled" in name or isinstance(error, OSError):
+    if name in _SCHEDULER_GONE:
+        return _scheduler_gone(error)
+    if isinstance(error, OSError):
+        name = error.strerror or name
+        where = next((f": {one}" for one in (error.filename, error.filename2) if one), "")
+        said = where or (f": {error}" if error.strerror is None else "")
         return InputError(
-            f"The Dask scheduler went away ({name}).",
-            "Start the cluster again; the same command does what is left",
+            f"A Dask worker could not do a task: {name}{said}.",
+            "Mend that on the machines of the workers; the same command does what is left",
         )
     return InputError(
         f"A Dask worker could not do a task: {name}: {error}.",
         "Start the workers in the Python environment of this command; the same command does what is left",
+    )
+
+
+def _scheduler_gone(error: BaseException) -> InputError:
+    return InputError(
+        f"The Dask scheduler went away ({type(error).__name__}).",
+        "Start the cluster again; the same command does what is left",
     )
 
 

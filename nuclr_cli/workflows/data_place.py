@@ -37,7 +37,7 @@ def open_data(
     Args:
         data: A folder, a file or a URL.
         cache: Where copies of its files lie; None = the default one for a URL, and none for a folder.
-        reporter: Told how many files have come.
+        reporter: Told how many files have come, and which copies may be out of date.
 
     Raises:
         InputError: Also: files do not arrive, or the cache cannot hold them.
@@ -47,8 +47,10 @@ def open_data(
     if url_of(data) is None and not data.exists():
         return open_sessions(data)  # says what is wrong
     copies = Copies(data, cache or Cache(cache_folder()))
+    reporter = reporter or SilentReporter()
+    if copies.doubtful:
+        reporter.warn(copies.doubtful)
     if copies.missing:
-        reporter = reporter or SilentReporter()
         with reporter.progress("fetch", len(copies.missing), "files") as progress:
             for done, name in enumerate(copies.fetch(), start=1):
                 progress.update(done, name)

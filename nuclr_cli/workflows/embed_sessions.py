@@ -26,7 +26,7 @@ from nuclr_cli.workflows.pair_model import MODALITY_OF, encode, token_kind
 from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
 from nuclr_cli.workflows.window_groups import WindowGroup
-from nuclr_cli.workflows.window_sums import HalfCut, WindowSums, added_up, half_cut, halves_of
+from nuclr_cli.workflows.window_sums import HalfCut, WindowSums, added_up, half_cut, half_rates, halves_of
 
 
 def embed_sessions(
@@ -79,21 +79,28 @@ def embed_sessions(
 
     def own() -> list[_Embedded]:
         done: list[_Embedded] = []
-        with torch.inference_mode(), reporter.progress("embed", len(mine), "sessions") as bar:
+        with (
+            torch.inference_mode(),
+            reporter.progress(
+                "embed", len(mine), "parts" if len(tasks) > len(sessions) else "sessions"
+            ) as bar,
+        ):
             for number, task in enumerate(tasks[place_of] for place_of in mine):
                 session = sessions[task.session]
-                made = [
+                cut = cuts[task.session]
+                made = (
                     _embed_windows(
-                        *(encoder, session, tokens, place, windows, cuts[task.session], group),
+                        *(encoder, session, tokens, place, windows, cut, group),
                         max_tokens=max_tokens,
                         limit_s=limit_s,
                     )
                     for windows in task.chunks
-                ]
-                events = None
+                )
+                sums, events, rates = added_up(made), None, None
                 if task.chunks[0].start == 0:
                     events = covered_events(session, tokens, limit_s=limit_s)
-                done.append(_Embedded(task, added_up(made), events))
+                    rates = None if cut is None else half_rates(session, cut)
+                done.append(_Embedded(task, sums, events, rates))
                 session.close()
                 bar.update(number + 1, str(session.key.session))
         return done if group.leads else []
@@ -105,11 +112,8 @@ def embed_sessions(
         for _, of_session in groupby(in_order, key=lambda one: one.task.session)
     ]
     if halves is not None:
-        halves += [
-            halves_of(sums, session, cut)
-            for sums, session, cut in zip(by_session, sessions, cuts, strict=True)
-            if cut is not None
-        ]
+        rates = [one.rates for one in in_order if one.rates is not None]
+        halves += [halves_of(sums, of_one) for sums, of_one in zip(by_session, rates, strict=True)]
     return _table(
         sessions,
         [_means(sums) for sums in by_session],
@@ -145,11 +149,13 @@ class _Embedded:
     Attributes:
         events: (N,) spikes (calcium: frames) of each unit inside all windows of the session; only of the task
             that holds its first window.
+        rates: (2, N) activity in the halves of the recording, likewise, if halves are asked for.
     """
 
     task: _Task
     sums: WindowSums
     events: NDArray[np.int64] | None
+    rates: NDArray[np.float64] | None
 
 
 def _tasks(
@@ -192,18 +198,20 @@ def _embed_windows(
     for batch in group.together(batches):
         shards = group.shards(batch.views.units_per_population, place)
         views = batch.views if shards is None else group.own(batch.views)
-        with told_of_memory(*_too_much(batch)):
+        with group.working(), told_of_memory(*_too_much(batch, place, group.of)):
             z = encode(encoder, views.to(place), token_kind(views), shards)
         sums.add(batch, z.double().cpu().numpy())
     return sums
 
 
-def _too_much(batch: EvaluationBatch) -> tuple[str, str]:
+def _too_much(batch: EvaluationBatch, place: torch.device, of: int) -> tuple[str, str]:
     """What is going on, and what to type, when the memory does not suffice for a batch."""
     windows, tokens = len(batch.starts_s), batch.views.n_tokens
-    fix = "Share its units among several GPUs: --gpus N --processes-per-window N"
+    fix = "Use a machine with more memory, or a GPU"
     if windows > 1:
-        fix = f"Take fewer at a time: --max-tokens {tokens // 2}"
+        fix = f"Take fewer at a time: --max-tokens {tokens // (2 * of)}"
+    elif place.type == "cuda":
+        fix = "Share its units among more GPUs: --gpus N --processes-per-window N"
     return f"embed {counted(windows, 'window')} of {tokens:,} tokens at once", fix
 
 

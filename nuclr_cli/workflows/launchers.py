@@ -68,6 +68,16 @@ def layout_of(gpus: int | None, machines: int | None, environ: Mapping[str, str]
     return found
 
 
+def may_be_restart(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this may take the place of processes that did not end well and may be ending still.
+
+    torchrun does not tell a restart after another machine's loss from a first start, so where it may restart
+    every start counts.
+    """
+    told = (environ.get("TORCHELASTIC_MAX_RESTARTS", "0"), environ.get("SLURM_RESTART_COUNT", "0"))
+    return any(count not in ("", "0") for count in told)
+
+
 def refuse_several(command: str, environ: Mapping[str, str] = os.environ) -> None:
     """Raise InputError where a launcher has started several processes of a command that is one."""
     found = _launched(environ)

@@ -6,13 +6,14 @@ import copy
 import math
 import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from nuclr_cli.data.pretrain_stream import PretrainStream
+from nuclr_cli.data.remote import text_of
 from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.accumulation import StepGradient
 from nuclr_cli.workflows.data_place import open_data
@@ -111,6 +112,8 @@ def find_learning_rate(config: PretrainConfig, reporter: Reporter | None = None)
         keep_freed_memory()
     sessions = open_data(config.data, config.cache, reporter)
     settings = settings_for(config, sessions, device, reporter)
+    # How many processes share a window changes no number, and here is one.
+    settings = replace(settings, train=replace(settings.train, processes_per_window=1))
     check_fits(settings, 1)
     roles = session_roles(sessions, settings, config.hold_out_subjects)
     say_skipped(roles, reporter)
@@ -232,12 +235,13 @@ def _command(config: PretrainConfig, setting: str) -> str:
         "--init-from": config.init_from,
         "--seed": config.seed,
         "--gpus": config.gpus,
+        "--cache": None if config.cache is None else config.cache.folder,
         "--name": config.name,
         "--runs": config.runs if config.runs != PretrainConfig.runs else None,
     }
     options = [f"{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None]
     options += [f"--set {shlex.quote(f'{key}={_as_typed(value)}')}" for key, value in changes.items()]
-    return " ".join(["nuclr pretrain", shlex.quote(str(config.data)), *options, f"--set {setting}"])
+    return " ".join(["nuclr pretrain", shlex.quote(text_of(config.data)), *options, f"--set {setting}"])
 
 
 def _as_typed(value: object) -> str:

@@ -117,7 +117,7 @@ def last_rows(path: Path, n_bytes: int = 4096) -> list[dict[str, float]]:
 
     Args:
         path: The file; where there is none, there are no rows.
-        n_bytes: How much of its end is read; a row has some 400 bytes.
+        n_bytes: How much of its end is read; a row has some 650 bytes.
     """
     try:
         with path.open("rb") as file:

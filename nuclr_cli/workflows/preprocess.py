@@ -177,7 +177,7 @@ def _processed(
     """Results in the order of the jobs, from processes here or from a cluster; says how far they are."""
     with ExitStack() as stack:
         if config.dask is not None:
-            cluster = stack.enter_context(connect(config.dask))
+            cluster = stack.enter_context(connect(config.dask, reporter.warn))
             bar = stack.enter_context(reporter.progress("preprocess", len(jobs), "sources"))
             yield stack.enter_context(closing(results_on(cluster, jobs, folder, reporter, bar.update)))
             return

@@ -10,19 +10,15 @@ from pathlib import Path
 from nuclr_cli.data.pretrain_stream import PretrainStream
 from nuclr_cli.workflows.devices import Device, choose_device
 from nuclr_cli.workflows.freed_memory import keep_freed_memory
-from nuclr_cli.workflows.launchers import layout_of
+from nuclr_cli.workflows.launchers import layout_of, may_be_restart
 from nuclr_cli.workflows.metrics_log import read_metrics
 from nuclr_cli.workflows.pretrain_begin import Begun, Place, begin, follow
 from nuclr_cli.workflows.pretrain_begin import PretrainConfig as PretrainConfig
-from nuclr_cli.workflows.pretrain_sessions import (
-    training_parts,
-)
+from nuclr_cli.workflows.pretrain_sessions import training_parts
 from nuclr_cli.workflows.ranks import Ranks
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
-from nuclr_cli.workflows.run_lock import RunLock
-from nuclr_cli.workflows.runs import (
-    RunSession,
-)
+from nuclr_cli.workflows.run_lock import PATIENCE_S, RunLock
+from nuclr_cli.workflows.runs import RunSession
 from nuclr_cli.workflows.trainer import Trainer
 from nuclr_cli.workflows.window_groups import window_groups
 
@@ -83,7 +79,7 @@ def pretrain(config: PretrainConfig, reporter: Reporter | None = None) -> Pretra
     if device.accelerator == "cpu":
         keep_freed_memory()
     ranks = Ranks(device, layout_of(config.gpus, config.nodes))
-    lock = RunLock(reporter)
+    lock = RunLock(reporter, PATIENCE_S if may_be_restart() else 0.0)
     try:
         if not ranks.first:
             reporter = SilentReporter()

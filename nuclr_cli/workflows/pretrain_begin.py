@@ -42,7 +42,15 @@ from nuclr_cli.workflows.runs import (
 
 OF_THE_MACHINE = frozenset(
     f"train.{name}"
-    for name in ("max_tokens", "recompute", "processes_per_window", "workers", "prefetch", "keep_checkpoints")
+    for name in (
+        "max_tokens",
+        "recompute",
+        "processes_per_window",
+        "workers",
+        "prefetch",
+        "keep_checkpoints",
+        "peak_tflops",
+    )
 )
 """Settings that say what fits where, which a run may change on its way; no window or view depends on them."""
 
@@ -136,7 +144,7 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
         kept = checked(run.record.loggers) if config.loggers is None else loggers
         run = dataclasses.replace(run, record=dataclasses.replace(run.record, loggers=kept))
         checkpoint = newest_whole_checkpoint(run.checkpoints, reporter.warn)
-        settings = _settings_to_resume(run, config, reporter)
+        settings = _settings_to_resume(run, config)
         check_fits(settings, world)
         step = checkpoint.step if checkpoint else 0
         if step >= run.settings.train.steps:
@@ -147,6 +155,8 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
         data = _data_to_resume(run, config, reporter)
         sessions = open_data(data, config.cache, reporter)
         check_same_sessions(run, sessions, data)
+        if step < settings.train.steps:
+            run = _with_settings(run, settings, reporter)
         model = initial_model(run.settings)
         ancestor = None
         if checkpoint is None and run.record.init_from:
@@ -154,8 +164,6 @@ def begin(config: PretrainConfig, device: Device, world: int, reporter: Reporter
             _same_ancestor(run, source)
             take_ancestor(model, source)
             ancestor = source.folder
-        if settings != run.settings:
-            run = run.with_settings(settings)
         place = Place(
             run.folder.resolve(), place_of(data), step if checkpoint else None, ancestor, config.cache
         )
@@ -203,6 +211,11 @@ def check_fits(settings: PretrainSettings, world: int) -> None:
             f"VICReg is a statistic of the whole batch; {world} processes would each see a part.",
             f"Train on one device, hold windows together (--set train.processes_per_window={world}), or use "
             "--set loss.name=dcl",
+        )
+    if settings.train.compile and together > 1:
+        raise InputError(
+            f"train.compile is for windows that one process holds; train.processes_per_window is {together}.",
+            "Leave one of them out",
         )
     if settings.loss.name == "vicreg" and settings.train.target_pairs is not None:
         raise InputError(
@@ -306,7 +319,7 @@ def _data_to_resume(run: Run, config: PretrainConfig, reporter: Reporter) -> Pat
     return data_of(run, resume_command(run.folder).replace("pretrain", "pretrain DATA", 1), reporter.note)
 
 
-def _settings_to_resume(run: Run, config: PretrainConfig, reporter: Reporter) -> PretrainSettings:
+def _settings_to_resume(run: Run, config: PretrainConfig) -> PretrainSettings:
     """A resumed run keeps its settings, but for those of the machine that it goes on with.
 
     Raises:
@@ -340,6 +353,13 @@ def _settings_to_resume(run: Run, config: PretrainConfig, reporter: Reporter) ->
             f"Run {run.record.name} was started with other settings: {'; '.join(differing)}.",
             "Leave those options out to continue it, or start another run with --name",
         )
-    for key in changed:
-        reporter.note(f"{key} is {wanted[key]} from here on; it was {stored[key]}")
     return settings
+
+
+def _with_settings(run: Run, settings: PretrainSettings, reporter: Reporter) -> Run:
+    """The run with what has changed, which is said."""
+    before, after = (flatten(dataclasses.asdict(each)) for each in (run.settings, settings))
+    for key in before:
+        if before[key] != after[key]:
+            reporter.note(f"{key} is {after[key]} from here on; it was {before[key]}")
+    return run if settings == run.settings else run.with_settings(settings)

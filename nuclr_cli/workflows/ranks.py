@@ -7,7 +7,7 @@ a machine, under torchrun and srun they are there already.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -30,6 +30,10 @@ that have died are noticed at once, by their connections and by what has started
 """
 
 
+_JOIN = timedelta(minutes=5)
+"""How long a rank waits for the others to appear: after a restart one may look for those that have died."""
+
+
 class EndedElsewhere(NuclrError):
     """Another rank ends for a reason that it says itself; this one ends with the same exit code, silently."""
 
@@ -38,12 +42,27 @@ class EndedElsewhere(NuclrError):
         self.exit_code = exit_code
 
 
+class LeftAlone(NuclrError):
+    """An error between two exchanges that the other processes wait in: no further one may be begun.
+
+    This process ends with it, and the others by losing the connection.
+    """
+
+    def __init__(self, error: NuclrError) -> None:
+        super().__init__(error.what, error.fix)
+        self.exit_code = error.exit_code
+
+
 @contextmanager
-def _peers() -> Iterator[None]:
-    """Say plainly that another process is gone."""
+def told_of_peers(kind: type[RuntimeError] = RuntimeError) -> Iterator[None]:
+    """Say plainly that another process is gone.
+
+    Args:
+        kind: What is raised inside when it is.
+    """
     try:
         yield
-    except RuntimeError as error:
+    except kind as error:
         reason = str(error).splitlines()[0]
         raise _told(
             f"Another process of this run has ended: {reason}",
@@ -87,8 +106,6 @@ class Ranks:
                     f"{layout.world} processes were to train together, and {fabric.world_size} are there.",
                     "Start them with one launcher: --gpus N, torchrun or srun",
                 )
-
-    patience = PATIENCE
 
     @property
     def first(self) -> bool:
@@ -140,7 +157,7 @@ class Ranks:
         several: dict[str, Any] = {}
         if self.world > 1:
             backend = "cpu:gloo,cuda:nccl" if self._device.accelerator == "cuda" else "gloo"
-            strategy = Summed(process_group_backend=backend, timeout=PATIENCE)
+            strategy = Summed(process_group_backend=backend, timeout=_JOIN)
             several = {"strategy": strategy, "num_nodes": self.layout.machines}
         fabric = Fabric(
             accelerator=self._device.accelerator,
@@ -149,7 +166,11 @@ class Ranks:
             plugins=[environment],
             **several,
         )
-        fabric.launch()
+        with told_of_peers() if self.world > 1 else nullcontext():
+            fabric.launch()
+        if self.world > 1:
+            # What Fabric is told is one time for joining and for all that follows.
+            torch.distributed.distributed_c10d._set_pg_timeout(PATIENCE)
         return fabric
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -157,7 +178,7 @@ class Ranks:
         if self.world == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        with _peers():
+        with told_of_peers():
             torch.distributed.all_reduce(total)
         return [float(value) for value in total.tolist()]
 
@@ -166,7 +187,7 @@ class Ranks:
         if self.world == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        with _peers():
+        with told_of_peers():
             torch.distributed.all_reduce(flat)
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
@@ -187,7 +208,7 @@ class Ranks:
             except BaseException as raised:
                 error = raised
                 said[1] = exit_code_of(raised)
-        with _peers():
+        with told_of_peers():
             torch.distributed.broadcast_object_list(said, src=0)
         if error is not None:
             raise error
@@ -198,7 +219,8 @@ class Ranks:
     def of_each(self, work: Callable[[], T]) -> list[T]:
         """What `work` returns on every rank, in their order, on all of them; it has to be picklable.
 
-        If it raises a NuclrError on some, all ranks end: the first says the first of them.
+        If it raises a NuclrError on some, all ranks end: the first says the first of them. `LeftAlone` ends
+        one rank at once.
         """
         if self.world == 1:
             return [work()]
@@ -206,6 +228,8 @@ class Ranks:
         error: NuclrError | None = None
         try:
             value = work()
+        except LeftAlone:
+            raise
         except NuclrError as raised:
             error = raised
         found = self.gather((value, None if error is None else (error.what, error.fix, error.exit_code)))
@@ -240,7 +264,7 @@ class Ranks:
         if self.world == 1:
             return [value]
         found: list[Any] = [None] * self.world
-        with _peers():
+        with told_of_peers():
             torch.distributed.all_gather_object(found, value)
         return found
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nuclr_cli.data.embeddings import load_embeddings
-from nuclr_cli.data.file_cache import Cache
-from nuclr_cli.data.remote import place_of, url_of
-from nuclr_cli.errors import InputError, NuclrError
+from nuclr_cli.data.file_cache import Cache, CacheError
+from nuclr_cli.data.remote import BrokenOff, Refused, place_of, url_of
+from nuclr_cli.errors import InputError, MissingPackageError, NuclrError
 from nuclr_cli.workflows.data_place import open_data
 from nuclr_cli.workflows.runs import Run
 
@@ -93,6 +93,10 @@ def holds_sessions_of(data: Path, run: Run, *, alone: bool = False, cache: Cache
     """Whether all recordings of the run are there (`alone`: and no others), unchanged by their checksums.
 
     Files without checksums, which nuclr did not write, can be told from others by their place alone.
+
+    Raises:
+        InputError: The data cannot be reached, or copies of them cannot be kept.
+        MissingPackageError: Reading them needs a package that is not installed.
     """
     recorded = {(s.subject, s.session, s.population, s.activity_digest) for s in run.record.sessions}
     if not recorded or not all(digest for *_, digest in recorded):
@@ -105,6 +109,8 @@ def holds_sessions_of(data: Path, run: Run, *, alone: bool = False, cache: Cache
             if alone and one not in recorded:
                 return False
             recorded.discard(one)
+    except (BrokenOff, Refused, CacheError, MissingPackageError):  # says nothing of the recordings
+        raise
     except NuclrError:
         return False
     return not recorded

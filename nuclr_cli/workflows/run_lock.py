@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,16 +15,22 @@ from nuclr_cli.workflows.folder_lock import FolderInUse, NoLocks, only_here
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.run_folder import resume_command
 
+PATIENCE_S = 120.0
+"""Longer than the lease of a machine that is gone, which a file server keeps for some 90 s."""
+
 
 class RunLock:
     """Holds one run, from `take` to `release` or the end of the process; of several ranks the first has it.
 
     Args:
-        reporter: Told where the file system cannot lock.
+        reporter: Told where the file system cannot lock, and of waiting.
+        patience_s: How long to wait for another process to let go: one that a launcher or a batch system
+            starts again may find its predecessor dying, or a lease of a machine that is gone.
     """
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: Reporter, patience_s: float = 0.0) -> None:
         self._reporter, self._stack, self._taken = reporter, ExitStack(), False
+        self._patience_s = patience_s
 
     def release(self) -> None:
         """Let others train the run."""
@@ -41,7 +48,7 @@ class RunLock:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         own = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now})
         try:
-            self._stack.enter_context(only_here(run, own))
+            self._enter(run, own)
         except FolderInUse as error:
             raise InputError(
                 f"The run {run} is being trained already{_by(error.holder)}.",
@@ -58,6 +65,23 @@ class RunLock:
                 f"Mend its permissions or free some space, then: {resume_command(run)}",
             ) from None
         self._taken = True
+
+    def _enter(self, run: Path, own: str) -> None:
+        until, said = time.monotonic() + self._patience_s, False
+        while True:
+            try:
+                self._stack.enter_context(only_here(run, own))
+                return
+            except FolderInUse as error:
+                if time.monotonic() >= until:
+                    raise
+                if not said:
+                    self._reporter.note(
+                        f"the run {run} is being trained{_by(error.holder)}: waiting up to "
+                        f"{self._patience_s:.0f} s for it to end"
+                    )
+                said = True
+            time.sleep(0.5)
 
 
 def _by(holder: str) -> str:

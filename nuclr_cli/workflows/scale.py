@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from nuclr_cli.data.store import Session
 from nuclr_cli.errors import InputError, Interrupted
 from nuclr_cli.wording import counted
 from nuclr_cli.workflows.devices import Device, choose_device
-from nuclr_cli.workflows.folder_lock import FolderInUse, only_here
+from nuclr_cli.workflows.folder_lock import FolderInUse, NoLocks, only_here
 from nuclr_cli.workflows.launchers import refuse_several
 from nuclr_cli.workflows.presets import PretrainSettings
 from nuclr_cli.workflows.pretrain_begin import PretrainConfig, settings_for
@@ -72,25 +73,41 @@ def scale(config: ScaleConfig, reporter: Reporter | None = None) -> ScaleRecord:
     said = settle(folder, plan.sweep)
     for text in (*_choices(plan), *([said] if said else [])):
         reporter.note(text)
-    try:
-        with only_here(folder):
-            todo = [point for point in plan.sweep.points if read_result(folder, point.name) is None]
-            n_before = len(plan.sweep.points) - len(todo)
-            if n_before:
-                reporter.note(f"{n_before} of {len(plan.sweep.points)} points are done already")
-            if todo:
-                _run(config, plan, folder, todo, reporter)
-            record = summarise(
-                folder, plan.sweep, _choices(plan), plan.design.warnings, n_before, time.monotonic() - began
-            )
-            write_report(record)
-    except FolderInUse:
-        raise InputError(
-            f"Another nuclr scale is at work in {folder}.", "Wait for it, or name another folder with -o"
-        ) from None
+    with _alone_in(folder, reporter):
+        todo = [point for point in plan.sweep.points if read_result(folder, point.name) is None]
+        n_before = len(plan.sweep.points) - len(todo)
+        if n_before:
+            reporter.note(f"{n_before} of {len(plan.sweep.points)} points are done already")
+        if todo:
+            _run(config, plan, folder, todo, reporter)
+        record = summarise(
+            folder, plan.sweep, _choices(plan), plan.design.warnings, n_before, time.monotonic() - began
+        )
+        write_report(record)
     for text in record.warnings:
         reporter.warn(text)
     return record
+
+
+@contextmanager
+def _alone_in(folder: Path, reporter: Reporter) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(only_here(folder))
+        except FolderInUse:
+            raise InputError(
+                f"Another nuclr scale is at work in {folder}.", "Wait for it, or name another folder with -o"
+            ) from None
+        except NoLocks:
+            reporter.warn(
+                f"the file system of {folder} knows no locks: see to it that no second sweep works there"
+            )
+        except OSError as error:
+            raise InputError(
+                f"The sweep {folder} cannot be written: {error.strerror or error}.",
+                "Mend its permissions or free some space, or name another folder with -o",
+            ) from None
+        yield
 
 
 def plan_only(config: ScaleConfig, reporter: Reporter | None = None) -> DryRun:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.workflows.checkpoints import load_checkpoint, newest_whole_checkpoint, take_weights
 from nuclr_cli.workflows.devices import choose_device
 from nuclr_cli.workflows.embed import EmbedConfig, embed
-from nuclr_cli.workflows.folder_lock import FolderInUse, only_here
+from nuclr_cli.workflows.folder_lock import FolderInUse, NoLocks, only_here
 from nuclr_cli.workflows.held_out_loss import HeldOutLoss, held_out_loss
 from nuclr_cli.workflows.metrics_log import read_metrics
 from nuclr_cli.workflows.moving_average import chosen_weights
@@ -82,17 +82,28 @@ def run_point(folder: Path, name: str, gpus: int | None, reporter: Reporter) -> 
 @contextmanager
 def _alone_in(folder: Path, reporter: Reporter) -> Iterator[None]:
     """Wait while another process is at work on the point: its result will do."""
-    waiting = False
-    while True:
-        try:
-            with only_here(folder):
-                yield
-                return
-        except FolderInUse:
-            if not waiting:
-                reporter.note(f"waiting: another process is at work in {folder}")
-            waiting = True
-        time.sleep(_LOOK_AGAIN_S)
+    with ExitStack() as stack:
+        waiting = False
+        while True:
+            try:
+                stack.enter_context(only_here(folder))
+                break
+            except FolderInUse:
+                if not waiting:
+                    reporter.note(f"waiting: another process is at work in {folder}")
+                waiting = True
+            except NoLocks:
+                reporter.warn(
+                    f"the file system of {folder} knows no locks: another attempt at it would not be noticed"
+                )
+                break
+            except OSError as error:
+                raise InputError(
+                    f"The point {folder} cannot be written: {error.strerror or error}.",
+                    "Mend its permissions or free some space; the same command does what is left",
+                ) from None
+            time.sleep(_LOOK_AGAIN_S)
+        yield
 
 
 def _work(folder: Path, sweep: Sweep, spec: PointSpec, gpus: int | None, reporter: Reporter) -> PointResult:

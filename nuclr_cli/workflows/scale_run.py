@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nuclr_cli.data.remote import url_of
 from nuclr_cli.workflows.dask_cluster import Cluster, connect
 from nuclr_cli.workflows.metrics_log import last_step
 from nuclr_cli.workflows.reporting import Progress, Reporter
@@ -143,7 +144,7 @@ def run_jobs(
     Args:
         folder: Of the sweep.
         points: To be done.
-        data: DATA folder, which all workers must see.
+        data: DATA folder, which all workers must see, or a URL, of which each fetches its own copies.
         gpus, threads: Of each point.
         jobs: Points at once, here.
         dask: Address of a scheduler, or None.
@@ -169,13 +170,13 @@ def run_jobs(
     ]
     try:
         with contextlib.ExitStack() as stack:
-            cluster = None if dask is None else stack.enter_context(connect(dask))
+            cluster = None if dask is None else stack.enter_context(connect(dask, reporter.warn))
             if cluster is not None:
-                cluster.require_shared(folder, [data])
+                cluster.require_shared(folder, [] if url_of(data) else [data])
             stop = stack.enter_context(StopRequest())
             bar = stack.enter_context(reporter.progress("sweep", len(points), "points"))
             stack.enter_context(_watching(folder, points, stop, stop_file, bar))
-            outcomes = _here(work, jobs) if cluster is None else _elsewhere(work, cluster)
+            outcomes = _here(work, jobs) if cluster is None else _elsewhere(work, cluster, stop)
         return outcomes, stop.exit_code
     finally:
         stop_file.unlink(missing_ok=True)
@@ -190,10 +191,11 @@ def _here(work: Sequence[Job], jobs: int) -> list[Outcome]:
     return outcomes
 
 
-def _elsewhere(work: Sequence[Job], cluster: Cluster) -> list[Outcome]:
+def _elsewhere(work: Sequence[Job], cluster: Cluster, stop: StopRequest) -> list[Outcome]:
     """A worker that is killed takes its point's process with it; another one goes on with the point."""
-    found = dict(cluster.results(run_job, [(job,) for job in work], alone=False))
-    return [found[n] for n in range(len(work))]
+    tasks = [(job,) for job in work]
+    found = dict(cluster.results(run_job, tasks, alone=False, stopped=lambda: bool(stop.exit_code)))
+    return [found.get(n) or Outcome(job.point, "stopped") for n, job in enumerate(work)]
 
 
 @contextmanager

@@ -158,7 +158,7 @@ class Trainer:
         self.ranks.once(lambda: opened.append(self._open_log()))
         log = opened[0] if opened else None
         write = opened[0].write if opened else _nothing
-        began = time.monotonic()
+        began, complete = time.monotonic(), self.step >= train.steps
         pace = Pace(self.settings, self.fabric.device, self.ranks.world)
         try:
             with (
@@ -210,9 +210,10 @@ class Trainer:
                     if self.step % train.checkpoint_every == 0 or self.step == train.steps:
                         self._save()
                         self._note_state("running")
+                complete = True
         finally:
             if log is not None:
-                log.close(finished=self.step >= train.steps)
+                log.close(finished=complete)
 
     def _open_log(self) -> MetricsLog:
         return MetricsLog(self.run.folder, self.step, Sinks(self.run, self.step, self.reporter))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from nuclr_cli.data.batch import PackedViews
 from nuclr_cli.errors import InputError, NuclrError
-from nuclr_cli.model.unit_shards import UnitShards, unit_shards
-from nuclr_cli.workflows.ranks import EndedElsewhere, Ranks
+from nuclr_cli.model.unit_shards import PeerLost, UnitShards, unit_shards
+from nuclr_cli.workflows.ranks import PATIENCE, EndedElsewhere, LeftAlone, Ranks, told_of_peers
 
 T = TypeVar("T")
 
@@ -50,6 +51,22 @@ class WindowGroup:
             return None
         return unit_shards(units_per_population, self.member, self.of, self.group, device)
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Around work in which members exchange something: an error of one is no error of all.
+
+        Raises:
+            LeftAlone: Whatever this one has met; or another one is gone.
+        """
+        if self.of == 1:
+            yield
+            return
+        try:
+            with told_of_peers(PeerLost):
+                yield
+        except NuclrError as error:
+            raise LeftAlone(error) from error
+
     def together(self, items: Iterator[T]) -> Iterator[T]:
         """The items, each once all members have theirs: none waits for one that has failed.
 
@@ -68,7 +85,8 @@ class WindowGroup:
             except NuclrError as error:
                 failure = error
             failed = torch.tensor(int(failure is not None))
-            dist.all_reduce(failed, group=self.group)
+            with told_of_peers():
+                dist.all_reduce(failed, group=self.group)
             if failure is not None:
                 raise failure
             if failed:
@@ -105,7 +123,7 @@ def window_groups(ranks: Ranks, of: int, option: str) -> WindowGroup:
     if of == ranks.world:
         return whole
     groups = [
-        dist.new_group(list(range(first, first + of)), timeout=ranks.patience)
+        dist.new_group(list(range(first, first + of)), timeout=PATIENCE)
         for first in range(0, ranks.world, of)
     ]
     index = ranks.rank // of

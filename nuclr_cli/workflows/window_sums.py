@@ -95,21 +95,29 @@ class WindowSums:
 
 def added_up(parts: Iterable[WindowSums]) -> WindowSums:
     """The sum of at least one part, in the order given; the first is changed."""
-    first, *others = parts
-    for later in others:
+    following = iter(parts)
+    first = next(following)
+    for later in following:
         first.take_in(later)
     return first
 
 
-def halves_of(sums: WindowSums, session: Session, cut: HalfCut) -> Halves:
-    """Embeddings from the halves of a recording; NaN rows for units that no window of a half had."""
+def halves_of(sums: WindowSums, rates: NDArray[np.float64]) -> Halves:
+    """Embeddings from the halves of a recording; NaN rows for units that no window of a half had.
+
+    Args:
+        sums: Of all windows.
+        rates: From `half_rates`.
+    """
     with np.errstate(invalid="ignore"):
         means = sums.sums[1:] / sums.counts[1:, :, None]
-    rates = [
-        _activity(session, float(session.intervals[0, 0]), cut.cut_s),
-        _activity(session, cut.cut_s, cut.end_s),
-    ]
     return Halves(means[0], means[1], rates[0], rates[1])
+
+
+def half_rates(session: Session, cut: HalfCut) -> NDArray[np.float64]:
+    """(2, N) activity per second in the halves of a recording: spikes, or mean dF/F."""
+    start_s = float(session.intervals[0, 0])
+    return np.stack([_activity(session, start_s, cut.cut_s), _activity(session, cut.cut_s, cut.end_s)])
 
 
 def _activity(session: Session, start_s: float, end_s: float) -> NDArray[np.float64]:
