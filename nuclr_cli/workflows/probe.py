@@ -79,4 +79,7 @@ class _About:
     def progress(
         self, title: str, total: float | None, unit: str, start: float = 0
     ) -> AbstractContextManager[Progress]:
-        return self._reporter.progress(f"{self._label}: {title}", total, unit, start)
+        title = f"{self._label}: {title}"
+        if not start:  # reporters of others may know no start
+            return self._reporter.progress(title, total, unit)
+        return self._reporter.progress(title, total, unit, start)
