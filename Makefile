@@ -40,16 +40,17 @@ types: $(STAMP)
 contracts: $(STAMP)
 	$(BIN)/lint-imports
 
-# Two processes, whatever the machine: some tests measure memory and time, and more would disturb them.
+# Two processes, whatever the machine: some tests measure memory and time, and more would disturb them. One thread
+# each: several wait for each other by spinning, which makes two processes on two cores several times slower.
 unit: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=15
 
 # Triton decides when it is imported whether it interprets kernels, so these tests have a process of their own.
 kernels: $(STAMP)
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=5 tests_kernels
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=5 tests_kernels
 
 fast: $(STAMP) lint types contracts
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 # Suite2p brings torchvision, cellpose and numba, so it stays out of $(VENV). torchvision is built for one release
 # of torch each: constraints.txt pins torch, and pip then takes the torchvision that fits.

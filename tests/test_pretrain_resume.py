@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,14 @@ SETTINGS = (
     "--set", "train.max_tokens=1200",
     "--preset", "tiny", "--gpus", "0",
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_threads() -> Iterator[None]:
+    """As a user of a small machine has, whatever these tests were started with; their number decides last bits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "2")
+        yield
 
 
 def rows(run: Path) -> list[dict[str, float]]:

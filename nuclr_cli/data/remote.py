@@ -251,9 +251,10 @@ class RemoteFolder:
             status = getattr(error, "status", None)
             if isinstance(error, FileNotFoundError) or status in _GONE:
                 raise InputError(f"{place} does not exist.", "Correct the place of the data.") from error
-            if isinstance(error, PermissionError) or status in _NOT_ALLOWED:
+            nameless = "Credential" in type(error).__name__  # of boto, google.auth and azure alike
+            if isinstance(error, PermissionError) or status in _NOT_ALLOWED or nameless:
                 raise Refused(
-                    f"No permission to read {place}: {error}.",
+                    f"No permission to read {place}: {str(error).rstrip('.')}.",
                     "Ask its owner, or log in (for S3: AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret; for "
                     "others a file in ~/.config/fsspec).",
                 ) from error
