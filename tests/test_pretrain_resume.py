@@ -27,7 +27,7 @@ SETTINGS = (
 
 @pytest.fixture(scope="module", autouse=True)
 def two_threads() -> Iterator[None]:
-    """As a user of a small machine has, whatever these tests were started with; their number decides last bits."""
+    """As users of small machines have, however these tests were started: their number decides last bits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "2")
         yield

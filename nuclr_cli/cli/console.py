@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from nuclr_cli.cli.listeners import that_may_go
 from nuclr_cli.errors import NuclrError
 from nuclr_cli.workflows.launchers import is_first_process
 
@@ -126,8 +127,12 @@ class Console:
         if self._err is None:
             from rich.console import Console as RichConsole
 
+            # Progress must not be able to end the work that it tells of.
             self._err = RichConsole(
-                stderr=True, highlight=False, emoji=False, soft_wrap=not sys.stderr.isatty()
+                file=that_may_go(sys.stderr),
+                highlight=False,
+                emoji=False,
+                soft_wrap=not sys.stderr.isatty(),
             )
         return self._err
 
@@ -143,7 +148,8 @@ class Console:
                     raise SystemExit(0)
 
             # A pipe has no width: wide enough that no table cell of ours is ever cut.
-            self._out = Result(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
+            wide = None if sys.stdout.isatty() else 160
+            self._out = Result(file=_stdout(), highlight=False, emoji=False, width=wide)
         return self._out
 
     def note(self, text: str) -> None:
@@ -238,8 +244,9 @@ class Console:
             text.encode(sys.stdout.encoding or "ascii")
         except UnicodeEncodeError:  # a terminal that is not UTF-8, or a file name that is no text
             text = json.dumps(document, indent=2, allow_nan=False)
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        out = _stdout()
+        out.write(text + "\n")
+        out.flush()
 
     def error(self, error: NuclrError) -> None:
         """Print what was found and what to type next; nothing of an error that has been told elsewhere."""
@@ -252,6 +259,11 @@ class Console:
             said = {"what": error.what, "fix": error.fix, "exit_code": error.exit_code}
             done = {} if error.record is None else {"record": error.record}
             self._print_json(to_jsonable({"error": said, **done}))
+
+
+def _stdout() -> IO[str]:
+    """A result that cannot be written is an error, but not on a terminal that was closed meanwhile."""
+    return that_may_go(sys.stdout) if sys.stdout.isatty() else sys.stdout
 
 
 def _plain(text: str) -> str:

@@ -226,7 +226,7 @@ def leave_signals_to_parent(_: int) -> None:
 
     Workers end when the trainer closes them or is gone.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         number = getattr(signal, name, None)
         if number is not None:
             signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR1 ask for a stop after the current step: a checkpoint is saved first."""
+"""SIGTERM, SIGINT, SIGUSR1 and SIGHUP ask for a stop after the current step: a checkpoint is saved first."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class StopRequest:
     """Context manager that remembers the first stop signal; a second Ctrl-C stops at once.
 
     Attributes:
-        exit_code: 0 while nothing was asked; 130 after SIGINT, 143 after SIGTERM or SIGUSR1 (the warning that
-            batch systems send before they kill).
+        exit_code: 0 while nothing was asked; 130 after SIGINT, 143 after SIGTERM, SIGUSR1 (the warning that
+            batch systems send before they kill) or SIGHUP (the terminal was closed).
     """
 
     def __init__(self) -> None:
@@ -23,10 +23,11 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         # Handlers can only be set by the main thread; a notebook's worker thread simply goes without.
         if threading.current_thread() is threading.main_thread():
-            for name in ("SIGTERM", "SIGINT", "SIGUSR1"):  # Windows has no SIGUSR1
+            for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"):  # Windows has neither of the last two
                 number = getattr(signal, name, None)
-                if number is not None:
-                    self._previous[number] = signal.signal(number, self._asked)
+                if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+                    continue  # who types nohup wants training to go on when the terminal is closed
+                self._previous[number] = signal.signal(number, self._asked)
         return self
 
     def __exit__(
