@@ -113,6 +113,7 @@ class Console:
     ) -> None:
         self.json_output, self.quiet, self.verbose, self.debug = json_output, quiet, verbose, debug
         self._speaks = True
+        self._on_terminal = sys.stdout.isatty()  # asked now: one that is closed later is none any more
         self._err: RichConsole | None = None
         self._out: RichConsole | None = None
         self._printed_json = False
@@ -149,8 +150,12 @@ class Console:
 
             # A pipe has no width: wide enough that no table cell of ours is ever cut.
             wide = None if sys.stdout.isatty() else 160
-            self._out = Result(file=_stdout(), highlight=False, emoji=False, width=wide)
+            self._out = Result(file=self._stdout(), highlight=False, emoji=False, width=wide)
         return self._out
+
+    def _stdout(self) -> IO[str]:
+        """A result that cannot be written is an error, but not on a terminal that was closed meanwhile."""
+        return that_may_go(sys.stdout) if self._on_terminal else sys.stdout
 
     def note(self, text: str) -> None:
         if not self.quiet:
@@ -244,7 +249,7 @@ class Console:
             text.encode(sys.stdout.encoding or "ascii")
         except UnicodeEncodeError:  # a terminal that is not UTF-8, or a file name that is no text
             text = json.dumps(document, indent=2, allow_nan=False)
-        out = _stdout()
+        out = self._stdout()
         out.write(text + "\n")
         out.flush()
 
@@ -259,11 +264,6 @@ class Console:
             said = {"what": error.what, "fix": error.fix, "exit_code": error.exit_code}
             done = {} if error.record is None else {"record": error.record}
             self._print_json(to_jsonable({"error": said, **done}))
-
-
-def _stdout() -> IO[str]:
-    """A result that cannot be written is an error, but not on a terminal that was closed meanwhile."""
-    return that_may_go(sys.stdout) if sys.stdout.isatty() else sys.stdout
 
 
 def _plain(text: str) -> str:
