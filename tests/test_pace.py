@@ -117,6 +117,19 @@ def test_plain_lines_say_what_is_left_of_a_resumed_run(monkeypatch: pytest.Monke
     assert lines[2] == "embed: 1/10 sessions, 0.167 sessions/s, 54 s left"
 
 
+def test_a_week_in_a_batch_log_is_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("nuclr_cli.cli.console.time.monotonic", lambda: clock[0])
+    lines: list[str] = []
+    progress = _PlainProgress(lines.append, "pretrain", 86_400, "steps")
+    for second in range(1, 86_401):
+        clock[0] += 1.0
+        progress.update(second)
+        if second == 60:
+            assert len(lines) == 12
+    assert 1440 <= len(lines) < 1550
+
+
 @pytest.mark.gpu
 def test_a_gpu_s_use_and_memory(nuclr: Callable[..., Any], tiny_data: Path, tmp_path: Path) -> None:
     if not torch.cuda.is_available():

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from nuclr_cli.workflows.reporting import Progress
 
-PLAIN_LINE_EVERY_S = 5.0
+PLAIN_LINE_EVERY_S = (5.0, 60.0)
+"""Between two lines of a batch log: at first, and when the work has gone on for a while."""
 
 
 def to_jsonable(value: Any) -> Any:
@@ -58,7 +59,7 @@ class _RichProgress:
 
 
 class _PlainProgress:
-    """One line every few seconds: a batch log stays readable and is never silent."""
+    """One line every few seconds, later every minute: a batch log stays readable and is never silent."""
 
     def __init__(
         self, write: Callable[[str], None], title: str, total: float | None, unit: str, start: float = 0
@@ -71,7 +72,9 @@ class _PlainProgress:
 
     def update(self, done: float, detail: str = "") -> None:
         self._done, self._detail = done, detail
-        if time.monotonic() - self._last >= PLAIN_LINE_EVERY_S:
+        least, most = PLAIN_LINE_EVERY_S
+        now = time.monotonic()
+        if now - self._last >= min(max((now - self._began) / 20, least), most):
             self.line()
 
     def line(self) -> None:

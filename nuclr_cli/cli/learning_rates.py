@@ -37,7 +37,7 @@ def show_learning_rates(console: Console, config: PretrainConfig) -> None:
         else:
             console.print(
                 f"The loss falls most steeply at --set {record.setting}; "
-                f"it is lowest at {record.lowest_at:.1e}."
+                f"its change is lowest at {record.lowest_at:.1e}."
             )
 
     console.result(record, show)
