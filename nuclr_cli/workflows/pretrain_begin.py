@@ -351,7 +351,8 @@ def _settings_to_resume(run: Run, config: PretrainConfig) -> PretrainSettings:
     if differing:
         raise InputError(
             f"Run {run.record.name} was started with other settings: {'; '.join(differing)}.",
-            "Leave those options out to continue it, or start another run with --name",
+            "Leave those options out to continue it, or start another run with --name; --init-from "
+            f"{run.record.name} lets that one start with what this one has learned",
         )
     return settings
 
