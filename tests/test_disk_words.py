@@ -1,0 +1,65 @@
+"""A disk that cannot be written is told of in one line that names what the user knows, never a temporary file."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nuclr_cli.disk_errors import disk_reason
+from nuclr_cli.testing.simulate import SimulationConfig, save_animals
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two simulated animals, as SpikeInterface saves them."""
+    simulation = SimulationConfig(n_animals=2, units_per_animal=20, minutes=2.0, seed=0)
+    return save_animals(simulation, tmp_path_factory.mktemp("sources") / "sortings")
+
+
+@pytest.mark.parametrize("largest", [20_000, 0])
+def test_sources_that_find_no_room_are_named_with_the_reason(
+    forked: Any, manifest: Path, tmp_path: Path, largest: int
+) -> None:
+    sources = ["sim00", "sim01.zarr"]
+    done = forked("preprocess", "--manifest", manifest, "-o", tmp_path / "data", largest_file=largest)
+    assert done.code == 3, done.err
+    error = done.err[done.err.index("error") :].splitlines()
+    said = [
+        f"  The sessions of {manifest.parent / name} could not be written: File too large." for name in sources
+    ]
+    assert error[1:3] == said
+    assert error[3].startswith("  -> Free some space")
+    assert len(error) == 4
+    assert ".preprocess-" not in done.err
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_single_source_too(forked: Any, manifest: Path, tmp_path: Path) -> None:
+    done = forked("preprocess", manifest.parent / "sim00", "-o", tmp_path / "data", largest_file=20_000)
+    assert done.code == 3, done.err
+    assert "could not be written: File too large." in done.err
+    assert "errno" not in done.err
+    assert not (tmp_path / "data").exists()
+
+
+HDF5 = """Can't decrement id ref count (file write failed: time = Sun Nov 22 09:09:37 2026
+, filename = '/a/.0.h5.26957-75cdef93.nuclr-tmp', file descriptor = 13, errno = 28, error message = \
+'No space left on device', buf = 0x5575109d2cf0, total write size = 4096, offset = 4096)"""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError(HDF5), "No space left on device"),
+        (OSError(errno.ENOSPC, HDF5), "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/.b.tmp"), "Permission denied"),
+        (ValueError("I/O error: Read-only file system (os error 30)"), "Read-only file system"),
+        (RuntimeError("two\n  lines."), "two lines"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_the_reason_is_what_the_system_said(error: Exception, said: str) -> None:
+    assert disk_reason(error) == said
