@@ -154,7 +154,7 @@ class Registry:
         return "".join(f"\n  {reader.name} looks for {_looks_for(reader)}" for reader in self.readers)
 
     def _what_next(self, path: Path) -> str:
-        inside = self._recognised_inside(path)
+        inside = self.recognised_inside(path)
         if inside:
             return f"Did you mean one of these inside it? {' '.join(map(str, inside))}"
         broken = [info.name for info in self.plugins if info.error]
@@ -162,7 +162,7 @@ class Registry:
             return f"These plugins failed to load: {', '.join(broken)}. See why: nuclr plugins list"
         return "Point at the folder of one sorting, or install a plugin that knows the format."
 
-    def _recognised_inside(self, path: Path) -> list[Path]:
+    def recognised_inside(self, path: Path) -> list[Path]:
         """Things directly inside a folder that a reader knows: people point one level too high."""
         try:
             children = sorted(path.iterdir())[:_MOST_CHILDREN]

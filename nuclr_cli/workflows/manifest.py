@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nuclr_cli.data.not_sessions import MANIFEST_COLUMNS
 from nuclr_cli.errors import InputError
 
-REQUIRED = ("path", "subject", "session")
+REQUIRED = MANIFEST_COLUMNS
 _MISTAKEN_FOR = {"duration": "duration_s", "fs": "fs_hz", "segment_starts_s": "segment_starts"}
 OPTION_COLUMNS = ("subject", "session", "reader", "duration_s", "fs_hz", "segment_starts")
 
