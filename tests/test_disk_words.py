@@ -28,7 +28,8 @@ def test_sources_that_find_no_room_are_named_with_the_reason(
     assert done.code == 3, done.err
     error = done.err[done.err.index("error") :].splitlines()
     said = [
-        f"  The sessions of {manifest.parent / name} could not be written: File too large." for name in sources
+        f"  The sessions of {manifest.parent / name} could not be written: File too large."
+        for name in sources
     ]
     assert error[1:3] == said
     assert error[3].startswith("  -> Free some space")

@@ -142,10 +142,10 @@ def _requests(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
         said = SourceJob(Path(), config.reader or "", "", common, labels=labels, regions=regions, maps=maps)
         return [replace(said, path=path) for path in config.sources]
     rows = read_manifest(config.manifest, config.broadcast)
-    for name, option in mistaken_columns(rows).items():
+    for name, option in mistaken_columns(rows, config.broadcast).items():
         reporter.warn(
-            f"The column {name!r} of {config.manifest.name} is kept as an attribute; the one that acts as "
-            f"an option is called {option!r}."
+            f"The column {name!r} of {config.manifest.name} is only kept as an attribute; did you mean "
+            f"{option!r}?"
         )
     refuse_ambiguous_tables(labels, regions, len(rows))
     return [
