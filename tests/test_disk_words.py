@@ -1,4 +1,4 @@
-"""A disk that cannot be written is told of in one line that names what the user knows, never a temporary file."""
+"""A disk that cannot be written is told of in one line that names what the user knows."""
 
 from __future__ import annotations
 
