@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,62 @@ def test_a_single_source_too(forked: Any, manifest: Path, tmp_path: Path) -> Non
     assert "could not be written: File too large." in done.err
     assert "errno" not in done.err
     assert not (tmp_path / "data").exists()
+
+
+@pytest.fixture
+def read_only(tiny_data: Path, tmp_path: Path) -> Iterator[Path]:
+    """Session files on a file system that may only be read."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"a file system can only be mounted by root: {made.stderr.strip()}")
+    try:
+        for file in tiny_data.glob("*.h5"):
+            shutil.copyfile(file, folder / file.name)
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True, capture_output=True)
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="no mount command")
+def test_labels_on_a_read_only_disk(forked: Any, read_only: Path) -> None:
+    done = forked("label", read_only, "--remove", "cell_type")
+    assert done.code == 3, done.err
+    error = done.err[done.err.index("error") :].splitlines()
+    assert error[0].startswith(f"error {read_only / 's0.h5'} could not be written anew")
+    assert error[0].endswith("Read-only file system.")
+    assert "Mend the permissions" in error[1]
+    assert "nuclr-tmp" not in done.err
+
+
+def test_labels_without_room(forked: Any, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copyfile(tiny_data / "s0.h5", tmp_path / "s0.h5")
+    before = (tmp_path / "s0.h5").read_bytes()
+    done = forked("label", tmp_path, "--remove", "cell_type", largest_file=20_000)
+    assert done.code == 3, done.err
+    assert f"{tmp_path / 's0.h5'} could not be written anew beside itself: File too large." in done.err
+    assert "Free some space" in done.err
+    assert "nuclr-tmp" not in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["s0.h5"]
+    assert (tmp_path / "s0.h5").read_bytes() == before
+
+
+def test_the_first_checkpoint_promises_no_earlier_one(forked: Any, tiny_data: Path, tmp_path: Path) -> None:
+    run = ("pretrain", tiny_data, "--runs", tmp_path, "--name", "r", "--preset", "tiny", "--gpus", 0,
+           "--steps", 2, "--set", "model.dim=16", "--set", "model.heads=2", "--set", "model.head_dim=8",
+           "--set", "train.max_tokens=1200")  # fmt: skip
+    done = forked(*run, largest_file=20_000)
+    assert done.code == 3, done.err
+    assert "step-00000002: File too large." in done.err
+    assert "Earlier checkpoints" not in done.err
+    assert f"-> Free space or mend permissions, then: nuclr pretrain --resume --name r --runs {tmp_path}" in (
+        done.err
+    )
+    assert not list((tmp_path / "r" / "checkpoints").iterdir())
+    again = forked("pretrain", "--resume", "--name", "r", "--runs", tmp_path, "--gpus", 0)
+    assert again.code == 0, again.err
 
 
 HDF5 = """Can't decrement id ref count (file write failed: time = Sun Nov 22 09:09:37 2026

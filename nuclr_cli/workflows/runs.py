@@ -21,7 +21,7 @@ from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.split_names import close_name
 from nuclr_cli.workflows.config import from_mapping
 from nuclr_cli.workflows.presets import PretrainSettings
-from nuclr_cli.workflows.run_folder import RUNS, State, resume_command
+from nuclr_cli.workflows.run_folder import RUNS, State, after_a_full_disk, resume_command
 
 __all__ = [
     "DATA",
@@ -188,7 +188,7 @@ class Run:
         except OSError as error:
             raise InputError(
                 f"Cannot write {self.folder / 'run.json'}: {error.strerror or error}.",
-                f"Checkpoints are whole. Free space or mend permissions, then: {resume_command(self.folder)}",
+                after_a_full_disk(self.folder),
             ) from None
         return dataclasses.replace(self, record=record)
 
