@@ -17,6 +17,8 @@ from nuclr_cli.plugin_loading import ENTRY_POINT_GROUP, Part, PluginInfo, load_p
 __all__ = ["ENTRY_POINT_GROUP", "Claim", "PluginInfo", "Registry"]
 
 _MOST_CHILDREN = 200
+MOST_INSIDE = 5
+"""Recordings inside a folder that are named at most."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class Registry:
         except OSError:
             return []
         known = (child for child in children if self.claims(child, warn=lambda text: None))
-        return list(itertools.islice(known, 5))
+        return list(itertools.islice(known, MOST_INSIDE))
 
 
 def _names_of(info: PluginInfo) -> tuple[str, ...]:

@@ -43,6 +43,14 @@ def test_a_folder_of_recordings_leads_to_its_manifest_or_to_them(sortings: Path,
     assert refused(tmp_path / "two").fix.startswith(f"`nuclr preprocess {both}` makes")
 
 
+def test_of_many_recordings_some_are_named(sortings: Path, tmp_path: Path) -> None:
+    for number in range(6):
+        shutil.copytree(sortings / "sim00", tmp_path / f"r{number}")
+    fix = refused(tmp_path).fix
+    assert f"{tmp_path / 'r4'} ...`" in fix
+    assert "r5" not in fix
+
+
 def test_a_manifest_in_place_of_data_or_of_a_source(forked: Any, sortings: Path, tmp_path: Path) -> None:
     manifest = sortings / "sessions.csv"
     error = refused(manifest)

@@ -11,7 +11,7 @@ import h5py
 
 from nuclr_cli.data.session import Session
 from nuclr_cli.errors import InputError
-from nuclr_cli.registry import Registry
+from nuclr_cli.registry import MOST_INSIDE, Registry
 
 MANIFEST_COLUMNS = ("path", "subject", "session")
 TABLES = (".csv", ".tsv")
@@ -99,5 +99,7 @@ def _made_by(path: Path) -> str:
     inside = registry.recognised_inside(path)
     if inside:
         listed = " ".join(shlex.quote(str(one)) for one in inside)
+        if len(inside) == MOST_INSIDE:  # there may be more
+            listed += " ..."
         return f"`nuclr preprocess {listed}` makes population files of the recordings in it, in nuclr-data."
     return ""
