@@ -17,6 +17,8 @@ from nuclr_cli.plugin_loading import ENTRY_POINT_GROUP, Part, PluginInfo, load_p
 __all__ = ["ENTRY_POINT_GROUP", "Claim", "PluginInfo", "Registry"]
 
 _MOST_CHILDREN = 200
+MOST_INSIDE = 5
+"""Recordings inside a folder that are named at most."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class Registry:
         return "".join(f"\n  {reader.name} looks for {_looks_for(reader)}" for reader in self.readers)
 
     def _what_next(self, path: Path) -> str:
-        inside = self._recognised_inside(path)
+        inside = self.recognised_inside(path)
         if inside:
             return f"Did you mean one of these inside it? {' '.join(map(str, inside))}"
         broken = [info.name for info in self.plugins if info.error]
@@ -162,14 +164,14 @@ class Registry:
             return f"These plugins failed to load: {', '.join(broken)}. See why: nuclr plugins list"
         return "Point at the folder of one sorting, or install a plugin that knows the format."
 
-    def _recognised_inside(self, path: Path) -> list[Path]:
+    def recognised_inside(self, path: Path) -> list[Path]:
         """Things directly inside a folder that a reader knows: people point one level too high."""
         try:
             children = sorted(path.iterdir())[:_MOST_CHILDREN]
         except OSError:
             return []
         known = (child for child in children if self.claims(child, warn=lambda text: None))
-        return list(itertools.islice(known, 5))
+        return list(itertools.islice(known, MOST_INSIDE))
 
 
 def _names_of(info: PluginInfo) -> tuple[str, ...]:

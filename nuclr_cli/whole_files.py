@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from nuclr_cli.disk_errors import disk_reason
 from nuclr_cli.errors import InputError
 
 # No reader takes a file that ends so for data.
@@ -41,7 +42,7 @@ def replacing(*targets: Path) -> Iterator[tuple[Path, ...]]:
     except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
         names = ", ".join(map(str, targets))
         raise InputError(
-            f"{names} could not be written: {error}.",
+            f"{names} could not be written: {disk_reason(error)}.",
             "Free some space or choose another place to write to; nothing half-written was left.",
         ) from error
     finally:

@@ -288,4 +288,5 @@ print(sorted(path.name for path in folder.iterdir()))
     done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("--resume --name run") == 2
+    assert done.stdout.count("Earlier checkpoints are whole") == 2
     assert done.stdout.splitlines()[-1] == "['step-00000001']"

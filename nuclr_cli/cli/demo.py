@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -48,3 +49,5 @@ def demo(
 
     console.result(record, render)
     console.done(f"everything is in {record.folder}")
+    run = record.pretrain.run
+    console.next_step(f"nuclr report {shlex.quote(run.name)} --runs {shlex.quote(str(run.parent))}")

@@ -9,9 +9,30 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from nuclr_cli.disk_errors import disk_reason
 from nuclr_cli.errors import InputError
 
 TEMPORARY_SUFFIX = ".nuclr-tmp"
+
+
+class WriteError(InputError):
+    """A file could not be written; what was there is as it was.
+
+    Attributes:
+        reason: What stopped it, in one line.
+    """
+
+    reason: str = ""
+
+    @classmethod
+    def of(cls, path: Path, error: BaseException) -> WriteError:
+        """What to say of `path`, which is the name that the file was to have."""
+        said = cls(
+            f"{path} could not be written: {disk_reason(error)}.",
+            "Free some space or choose another place to write to; nothing half-written was left.",
+        )
+        said.reason = disk_reason(error)
+        return said
 
 
 @contextlib.contextmanager
@@ -23,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
     as data.
 
     Raises:
-        InputError: The folder cannot be made or written, or the disk is full.
+        WriteError: The folder cannot be made or written, or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
@@ -33,10 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _flush(path.parent)
     except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
-        raise InputError(
-            f"{path} could not be written: {error}.",
-            "Free some space or choose another place to write to; nothing half-written was left.",
-        ) from error
+        raise WriteError.of(path, error) from error
     finally:
         with contextlib.suppress(OSError):  # renamed by now, or its folder is no folder
             temporary.unlink()
@@ -136,7 +154,7 @@ def _put_back(begun: Sequence[tuple[Path, Path]], backups: Mapping[Path, Path]) 
 
 def _unchanged(error: OSError) -> InputError:
     return InputError(
-        f"The session files could not be replaced: {error}.",
+        f"The session files could not be replaced: {disk_reason(error)}.",
         "Nothing was changed; check their permissions, and the space beside them.",
     )
 

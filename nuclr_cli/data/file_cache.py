@@ -3,6 +3,7 @@
     CACHE/.lock                 held for a moment by who needs or removes entries
     CACHE/leases/PID-XXXX.json  what a living process needs; see `nuclr_cli.data.leases`
     CACHE/files/DIGEST/NAME.h5  one file as it was at one time; DIGEST is of its place, size and tag
+    CACHE/lists/DIGEST.json     what a place held when it was last reached; see `nuclr_cli.data.file_lists`
 
 A file that is there is whole: it arrives under a temporary name and is renamed at last. What has changed on
 the server is another entry; a process that reads the old one is not disturbed.
@@ -25,9 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nuclr_cli.data.atomic import TEMPORARY_SUFFIX
+from nuclr_cli.data.file_lists import keep_list, last_list
 from nuclr_cli.data.leases import leased, own_lease
 from nuclr_cli.data.locks import locked
-from nuclr_cli.data.remote import BrokenOff, RemoteFile, RemoteFolder, Stopped, text_of
+from nuclr_cli.data.remote import BrokenOff, RemoteFile, RemoteFolder, Stopped, text_of, where_of
 from nuclr_cli.errors import InputError
 from nuclr_cli.wording import counted
 
@@ -75,6 +77,7 @@ class Copies:
     """The session files of DATA as copies in a cache.
 
     Making it lists the files and reserves room for them; until this process ends, no process removes them.
+    Where the server does not answer and all that it held before is in the cache, that is what is used.
 
     Args:
         data: A URL, or a folder that is slow to read.
@@ -83,8 +86,8 @@ class Copies:
     Attributes:
         paths: All copies, and what each is a copy of; those of `missing` are still to come.
         missing: Files that have to be fetched.
-        doubtful: What to say of copies that are used though the server does not say whether its files have
-            changed since; "" where there are none.
+        doubtful: What to say of copies that are used though the server was not reached, or does not say
+            whether its files have changed since; "" where there are none.
 
     Raises:
         InputError: Nothing there, the files are more than the cache may hold, or it cannot be written.
@@ -92,8 +95,18 @@ class Copies:
     """
 
     def __init__(self, data: Path, cache: Cache) -> None:
-        self._source, self._cache = RemoteFolder(data), cache
-        files = self._source.files()
+        self._data, self._where, self._cache = data, where_of(data), cache
+        self._source: RemoteFolder | None = None
+        away: BrokenOff | None = None
+        try:
+            source = RemoteFolder(data)
+            files, when = tuple(source.files()), ""
+            self._source = source
+        except BrokenOff as error:
+            known = last_list(cache.folder, self._where)
+            if known is None or not all(_is_whole(self._entry(one) / one.name, one) for one in known.files):
+                raise
+            away, files, when = error, known.files, known.when
         entries = [self._entry(file) for file in files]
         self._target = {file: entry / file.name for file, entry in zip(files, entries, strict=True)}
         self.paths = {path: file.path for file, path in self._target.items()}
@@ -106,8 +119,11 @@ class Copies:
                     entry.mkdir(exist_ok=True)
                     os.utime(entry)
         self.missing = [file for file, path in self._target.items() if not _is_whole(path, file)]
-        self.doubtful = self._doubtful()
+        if away is not None and self.missing:  # another process took one away just now
+            raise away
+        self.doubtful = self._doubtful() if away is None else self._outdated(away, when)
         self._stop = threading.Event()
+        self._keep_list()
 
     def fetch(self) -> Iterator[str]:
         """Fetch what is missing, several files at once; yields the name of each file that has arrived.
@@ -115,6 +131,8 @@ class Copies:
         Raises:
             InputError: A file does not arrive, or the cache cannot be written. No half file is left.
         """
+        if self._source is None:
+            return
         self._stop = threading.Event()
         threads = ThreadPoolExecutor(1 if self._source.one_at_a_time() else _AT_ONCE)
         running = {threads.submit(self._fetch, file): file for file in self.missing}
@@ -126,6 +144,18 @@ class Copies:
             self._stop.set()
             threads.shutdown(wait=False, cancel_futures=True)
             wait([one for one in running if not one.cancelled()], _END_S)
+        self._keep_list()
+
+    def _keep_list(self) -> None:
+        if self._source is not None and all(_is_whole(path, file) for file, path in self._target.items()):
+            keep_list(self._cache.folder, self._where, list(self._target))
+
+    def _outdated(self, away: BrokenOff, when: str) -> str:
+        return (
+            f"{away.what} Used instead: the copies of {counted(len(self._target), 'file')} in "
+            f"{self._cache.folder}, which are what it held on {when} UTC; what has changed there since is "
+            "not noticed"
+        )
 
     def _doubtful(self) -> str:
         new = set(self.missing)
@@ -133,7 +163,7 @@ class Copies:
         if not old:
             return ""
         return (
-            f"{text_of(self._source.data)} does not say when its files were changed: a change that keeps the "
+            f"{text_of(self._data)} does not say when its files were changed: a change that keeps the "
             f"size of a file is not noticed. Copies of earlier are used for {counted(len(old), 'file')} "
             f"({old[0].name}); after a change remove {self._target[old[0]].parent.parent}"
         )
@@ -143,11 +173,13 @@ class Copies:
             raise Stopped("Fetching was stopped.", "Run the command again.")
 
     def _entry(self, file: RemoteFile) -> Path:
-        about = "\n".join((self._source.where.partition(":")[0], file.path, str(file.size), file.tag))
+        about = "\n".join((self._where.partition(":")[0], file.path, str(file.size), file.tag))
         return self._cache.folder / "files" / hashlib.sha256(about.encode()).hexdigest()[:24]
 
     def _fetch(self, file: RemoteFile) -> None:
         target = self._target[file]
+        source = self._source
+        assert source is not None  # else nothing is missing
         with _cache_errors(self._cache.folder), locked(target.parent / ".lock", self._go_on):
             if _is_whole(target, file):  # another process has fetched it meanwhile
                 return
@@ -155,20 +187,20 @@ class Copies:
                 left.unlink()
             temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
             try:
-                self._fetch_to(file, temporary)
+                self._fetch_to(source, file, temporary)
                 with temporary.open("rb+") as written:
                     os.fsync(written.fileno())
                 temporary.replace(target)
             finally:
                 temporary.unlink(missing_ok=True)
 
-    def _fetch_to(self, file: RemoteFile, temporary: Path) -> None:
+    def _fetch_to(self, source: RemoteFolder, file: RemoteFile, temporary: Path) -> None:
         for pause_s in _PAUSES_S:
             try:
-                return self._source.fetch(file, temporary, self._stop)
+                return source.fetch(file, temporary, self._stop)
             except BrokenOff:
                 self._stop.wait(pause_s)
-        self._source.fetch(file, temporary, self._stop)
+        source.fetch(file, temporary, self._stop)
 
     def _make_room(self, wanted: dict[str, int]) -> None:
         """Reserve `wanted`; remove what nobody needs, the least recently used first, as far as necessary."""
@@ -180,7 +212,7 @@ class Copies:
                 others = sum(needed.values()) - sum(needed.get(name, 0) for name in wanted)
                 used = f", and running commands use {_gb(others)}" if others else ""
                 raise CacheError(
-                    f"{text_of(self._source.data)} holds {_gb(sum(wanted.values()))} of session files{used}; "
+                    f"{text_of(self._data)} holds {_gb(sum(wanted.values()))} of session files{used}; "
                     f"the cache {folder} may hold {_gb(limit)}.",
                     f"--cache-size {-(-kept // 10**9)}, or --cache FOLDER on a larger disk",
                 )

@@ -17,6 +17,7 @@ from nuclr_cli.data.checksums import verify
 from nuclr_cli.data.meta import StoredMeta
 from nuclr_cli.data.reading import file_stamp, read_meta
 from nuclr_cli.data.writing import Writer
+from nuclr_cli.disk_errors import disk_reason, is_locked
 from nuclr_cli.errors import InputError
 
 
@@ -59,8 +60,10 @@ def copy_with_columns(
         KeyError,
     ) as error:  # h5py raises any of them for a full disk or bad headers
         raise InputError(
-            f"{path} could not be written anew beside itself: {error}.",
-            "Free some space there, or copy the file again if it is damaged; it was left as it is.",
+            f"{path} could not be written anew beside itself: {disk_reason(error)}.",
+            "Mend the permissions of its folder, or copy the files to another place; it was left as it is."
+            if is_locked(error)
+            else "Free some space there, or copy the file again if it is damaged; it was left as it is.",
         ) from error
     _require_whole(path, verify(target))
 

@@ -57,6 +57,11 @@ def place_of(data: Path) -> Path:
     return data if url_of(data) else data.resolve()
 
 
+def where_of(data: Path) -> str:
+    """DATA as a URL, also where it is a folder of this machine."""
+    return url_of(data) or f"file://{data.resolve().as_posix()}"
+
+
 def _refuse_secrets(protocol: str, rest: str) -> None:
     named = "@" in rest.partition("/")[0] and protocol.startswith(("http", "webdav"))
     if protocol not in _WITH_AT_SIGN and (named or _PASSWORD.match(rest)):
@@ -118,7 +123,7 @@ class RemoteFolder:
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        self.where = url_of(data) or f"file://{data.resolve().as_posix()}"
+        self.where = where_of(data)
         with self._told("reach"):
             self._system, self._root = _file_system(self.where)
 

@@ -37,13 +37,7 @@ def open_sessions(
         from nuclr_cli.data.file_cache import Cache, cache_folder, fetch_all
 
         files = fetch_all(data, Cache(cache_folder()))
-    if files is None and not data.exists():
-        raise InputError(f"{data} does not exist.", "Make it with `nuclr preprocess SOURCE -o " + f"{data}`.")
-    paths = population_files(data) if files is None else list(files)
-    if not paths:
-        raise InputError(
-            f"{data} holds no population file (*.h5).", f"Make some with `nuclr preprocess SOURCE -o {data}`."
-        )
+    paths = _checked(data) if files is None else list(files)
     names = files or {}
     by_key: dict[SessionKey, Session] = {}
     for session in map(Session, paths):
@@ -65,6 +59,26 @@ def open_sessions(
                 "Remove one, or preprocess one of them again with another --subject or --session.",
             )
     return [by_key[key] for key in sorted(by_key)]
+
+
+def require_sessions(data: Path) -> None:
+    """Refuse a place of this machine that is not there, or that holds something else than population files.
+
+    Raises:
+        InputError: Says what is there, and what makes population files of it.
+    """
+    _checked(data)
+
+
+def _checked(data: Path) -> list[Path]:
+    from nuclr_cli.data.not_sessions import no_sessions, require_session_file
+
+    if data.is_file():
+        require_session_file(data)
+    paths = population_files(data)
+    if not paths:
+        raise no_sessions(data)
+    return paths
 
 
 def population_files(data: Path) -> list[Path]:

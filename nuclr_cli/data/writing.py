@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import nuclr_cli
 from nuclr_cli.api import CalciumTraces, Population, Spikes
 from nuclr_cli.data import layout
-from nuclr_cli.data.atomic import replacing
+from nuclr_cli.data.atomic import WriteError, replacing
 from nuclr_cli.data.check import check_population, spike_counts
 from nuclr_cli.data.inline_executor import InlineExecutor, one_thread
 from nuclr_cli.data.meta import SCHEMA_VERSION, SourceRecord, StoredColumn, StoredMeta
@@ -46,7 +46,8 @@ def write_population(
         All warnings kept in the file: the reader's, then those of the check.
 
     Raises:
-        InputError: `pop` breaks a rule of `check_population`, or the file cannot be written.
+        InputError: `pop` breaks a rule of `check_population`.
+        WriteError: The file cannot be written.
     """
     warnings = (*pop.warnings, *(text for text in check_population(pop) if text not in pop.warnings))
     units, notes = _with_derived_columns(pop)
@@ -94,11 +95,18 @@ def write_population(
 
 
 def name_siblings(path: Path, siblings: Sequence[str]) -> None:
-    """Note in a file that still waits for its name which populations its source gave."""
+    """Note in a file that still waits for its name which populations its source gave.
+
+    Raises:
+        WriteError: It cannot be written, and may be half changed.
+    """
     meta = replace(read_meta(path), siblings=tuple(siblings))
-    with h5py.File(path, "r+", locking=False) as file:
-        del file[layout.META_DATASET]
-        Writer(file, InlineExecutor()).meta(meta)
+    try:
+        with h5py.File(path, "r+", locking=False) as file:
+            del file[layout.META_DATASET]
+            Writer(file, InlineExecutor()).meta(meta)
+    except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
+        raise WriteError.of(path, error) from error
 
 
 def trace_scale(values: NDArray[np.float32]) -> float:

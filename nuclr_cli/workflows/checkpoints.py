@@ -16,9 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nuclr_cli.disk_errors import disk_reason
 from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.best_checkpoint import KeepBest, best_step
-from nuclr_cli.workflows.run_folder import folder_of, resume_command, steps_available
+from nuclr_cli.workflows.run_folder import after_a_full_disk, folder_of, resume_command, steps_available
 
 __all__ = [
     "Checkpoint",
@@ -102,9 +103,8 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise InputError(
-            f"Cannot write the checkpoint {target}: {error}.",
-            "Earlier checkpoints are whole. Free space or mend permissions, then: "
-            f"{resume_command(checkpoints.parent)}",
+            f"Cannot write the checkpoint {target}: {disk_reason(error)}.",
+            after_a_full_disk(checkpoints.parent),
         ) from None
     steps = steps_available(checkpoints)
     # Later ones can only be damaged ones that the run could not go on from: were they to stay, they would

@@ -46,12 +46,21 @@ def replace_keys(config: C, changes: Mapping[str, Any]) -> C:
     keys = known_keys(kind)
     for key in changes:
         if key not in keys:
-            close = difflib.get_close_matches(key, keys, n=1, cutoff=0.3)
-            raise InputError(
-                f"Unknown setting {key!r}.",
-                (f"Did you mean {close[0]!r}? " if close else "") + f"Settings: {', '.join(keys)}",
-            )
+            raise InputError(f"Unknown setting {key!r}.", _instead_of(key, keys))
     return _replaced(config, changes, "")
+
+
+def _instead_of(key: str, keys: Sequence[str]) -> str:
+    """The settings whose names, without the section, are like that of `key`; all where none is."""
+    section, _, name = key.rpartition(".")
+    names = {known.rpartition(".")[2]: None for known in keys}
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    meant = [known for one in close for known in keys if known.rpartition(".")[2] == one]
+    meant.sort(key=lambda known: known.rpartition(".")[0] != section)  # a section is rarely the mistake
+    if not meant:
+        return f"Settings: {', '.join(keys)}"
+    listed = " or ".join(map(repr, meant[:3]))
+    return f"Did you mean {listed}? All settings: docs/settings.md, or config.json of any run"
 
 
 def _replaced(config: C, changes: Mapping[str, Any], prefix: str) -> C:

@@ -66,11 +66,17 @@ def demo(config: DemoConfig, reporter: Reporter | None = None) -> DemoRecord:
     """Simulate animals, save them as SpikeInterface sortings, and run the chain on them.
 
     Raises:
-        InputError: `config.out` exists and is not the folder of a demo; a size, setting or device is bad.
+        InputError: `config.out` exists and is not the folder of a demo; fewer than two animals; a size,
+            setting or device is bad.
         MissingPackageError: SpikeInterface is not installed.
     """
     reporter = reporter or SilentReporter()
     began = time.monotonic()
+    if config.animals < 2:
+        raise InputError(
+            f"--animals {config.animals} is below 2: probes are fitted on some animals and tested on others.",
+            "--animals 2, or more",
+        )
     simulation = SimulationConfig(
         n_animals=config.animals, units_per_animal=config.units, minutes=config.minutes, seed=config.seed
     )
@@ -83,6 +89,7 @@ def demo(config: DemoConfig, reporter: Reporter | None = None) -> DemoRecord:
             raise InputError(
                 f"{out} exists and is not the folder of an earlier demo.", "Name another folder with -o"
             )
+        reporter.warn(f"{out} holds an earlier demo, which is replaced, its run too (-o FOLDER keeps it)")
         shutil.rmtree(out)
     out.mkdir(parents=True)
     write_json(out / _MARK, {**dataclasses.asdict(config), "out": str(out)})

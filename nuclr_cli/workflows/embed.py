@@ -22,7 +22,7 @@ from nuclr_cli.data.embeddings import (
 )
 from nuclr_cli.data.file_cache import Cache
 from nuclr_cli.data.remote import text_of, url_of
-from nuclr_cli.data.sessions import open_sessions
+from nuclr_cli.data.sessions import require_sessions
 from nuclr_cli.data.store import Session
 from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.diagnostics import Halves, diagnose
@@ -154,8 +154,8 @@ def _plan(config: EmbedConfig, reporter: Reporter) -> _Plan:
     needs_own = config.out is None or config.select != "last"
     own_data = needs_own and (config.data is None or is_data_of(run, config.data, config.cache))
     if not own_data and config.out is None:
-        if url_of(data) is None and not data.exists():
-            open_sessions(data)  # says what is wrong
+        if url_of(data) is None:
+            require_sessions(data)  # says what is there instead
         raise InputError(
             f"{text_of(data)} does not hold the data of run {run.record.name}: its embeddings need an own "
             "file.",

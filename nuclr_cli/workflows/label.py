@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -219,7 +220,8 @@ def _write(changes: Sequence[Change], reporter: Reporter) -> None:
         replace_all(staged, lambda: _require_same(changes))
     finally:
         for _, temporary in staged:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # nothing is there on a disk that is read-only
+                temporary.unlink(missing_ok=True)
 
 
 def _require_same(changes: Sequence[Change]) -> None:

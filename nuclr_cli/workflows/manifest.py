@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nuclr_cli.data.not_sessions import MANIFEST_COLUMNS
 from nuclr_cli.errors import InputError
+from nuclr_cli.evaluation.split_names import close_name
 
-REQUIRED = ("path", "subject", "session")
+REQUIRED = MANIFEST_COLUMNS
 _MISTAKEN_FOR = {"duration": "duration_s", "fs": "fs_hz", "segment_starts_s": "segment_starts"}
+_CLOSE = 0.75  # lets session_type be an attribute, and takes duraton_s, durations and fs_khz for mistakes
 OPTION_COLUMNS = ("subject", "session", "reader", "duration_s", "fs_hz", "segment_starts")
 
 
@@ -87,10 +90,21 @@ def read_manifest(path: Path, broadcast: Sequence[str] = ()) -> tuple[ManifestRo
     return parsed
 
 
-def mistaken_columns(rows: Sequence[ManifestRow]) -> dict[str, str]:
-    """Attributes that are named almost like an option column -> that column."""
-    present = {name for row in rows for name in row.attributes}
-    return {name: option for name, option in _MISTAKEN_FOR.items() if name in present}
+def mistaken_columns(rows: Sequence[ManifestRow], broadcast: Sequence[str] = ()) -> dict[str, str]:
+    """Attributes that are named almost like an option column that no row uses -> that column.
+
+    Args:
+        rows: Of one manifest.
+        broadcast: Columns that are wanted as labels, and so are meant as they are.
+    """
+    unused = []
+    for option in OPTION_COLUMNS:
+        field_name = "segment_starts_s" if option == "segment_starts" else option
+        if all(getattr(row, field_name) in (None, ()) for row in rows):
+            unused.append(option)
+    present = {name: None for row in rows for name in row.attributes if name not in broadcast}
+    close = {name: _MISTAKEN_FOR.get(name) or close_name(name, unused, _CLOSE) for name in present}
+    return {name: option for name, option in close.items() if option is not None}
 
 
 def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

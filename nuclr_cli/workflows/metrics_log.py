@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nuclr_cli.errors import InputError
-from nuclr_cli.workflows.run_folder import resume_command
+from nuclr_cli.workflows.run_folder import after_a_full_disk
 
 # Rows hold these beside numbers that must repeat bit for bit; they depend on the machine's mood.
 TIME_METRICS = frozenset(
@@ -86,8 +86,7 @@ class MetricsLog:
     def _refused(self, error: OSError) -> InputError:
         return InputError(
             f"Cannot write {self.path}: {error.strerror or error}.",
-            "Checkpoints are whole. Free space or mend permissions, then: "
-            f"{resume_command(self.path.parent)}",
+            after_a_full_disk(self.path.parent),
         )
 
 

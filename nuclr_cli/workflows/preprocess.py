@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nuclr_cli.data.store import Session, SessionKey
+from nuclr_cli.disk_errors import disk_reason
 from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.registry import Registry
 from nuclr_cli.wording import counted
@@ -24,7 +25,13 @@ from nuclr_cli.workflows.preprocess_record import (
     SourcesFailed,
     say_outcome,
 )
-from nuclr_cli.workflows.preprocess_source import Failure, SourceJob, SourceResult, process_source
+from nuclr_cli.workflows.preprocess_source import (
+    Failure,
+    SourceJob,
+    SourceResult,
+    not_written,
+    process_source,
+)
 from nuclr_cli.workflows.reporting import Progress, Reporter, SilentReporter
 from nuclr_cli.workflows.source_files import changes, option_differences
 from nuclr_cli.workflows.worker_pool import results_of, usable_cores
@@ -209,9 +216,7 @@ def _commit(result: SourceResult, folder: PopulationFolder) -> SourceResult:
     except NuclrError as error:
         return replace(result, staged=(), failure=Failure.of(error))
     except OSError as error:
-        failure = Failure(
-            f"{folder.path} cannot be written: {error}.", "Free some space or choose another with -o."
-        )
+        failure = Failure.of(not_written(result.job, disk_reason(error)))
         return replace(result, staged=(), failure=failure)
     return result
 

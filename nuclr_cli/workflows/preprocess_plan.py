@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nuclr_cli.api import Reader, ReadOptions
+from nuclr_cli.data.not_sessions import MANIFEST_COLUMNS, TABLES, is_manifest, manifest_command
 from nuclr_cli.errors import InputError, NuclrError
 from nuclr_cli.registry import Registry
 from nuclr_cli.workflows.dask_cluster import check_place
@@ -53,7 +54,7 @@ def plan_jobs(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
                 warn=reporter.warn,
             )
         except NuclrError as error:
-            errors.append(error)
+            errors.append(_not_a_source(request) or error)
             continue
         ignored = _ignored_options(reader, request.options)
         if ignored:
@@ -69,6 +70,22 @@ def plan_jobs(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
         raise all_in_one(errors, len(requests), "cannot be used; nothing was written")
     _refuse_repeats(jobs)
     return jobs
+
+
+def _not_a_source(request: SourceJob) -> InputError | None:
+    """The error for a table in place of a recording; None where it is none, or a reader was named for it."""
+    path = request.path
+    if request.reader or path.suffix.lower() not in TABLES or not path.is_file():
+        return None
+    if is_manifest(path):
+        return InputError(
+            f"{path} is a manifest, a table of recordings.", f"Did you mean `{manifest_command(path)}`?"
+        )
+    return InputError(
+        f"{path} is a table, and no reader recognises it as a recording.",
+        f"A table of recordings (columns {', '.join(MANIFEST_COLUMNS)}) goes behind --manifest, one of "
+        "labels behind --labels.",
+    )
 
 
 _OPTION_NAMES = {
@@ -125,10 +142,10 @@ def _requests(config: PreprocessConfig, reporter: Reporter) -> list[SourceJob]:
         said = SourceJob(Path(), config.reader or "", "", common, labels=labels, regions=regions, maps=maps)
         return [replace(said, path=path) for path in config.sources]
     rows = read_manifest(config.manifest, config.broadcast)
-    for name, option in mistaken_columns(rows).items():
+    for name, option in mistaken_columns(rows, config.broadcast).items():
         reporter.warn(
-            f"The column {name!r} of {config.manifest.name} is kept as an attribute; the one that acts as "
-            f"an option is called {option!r}."
+            f"The column {name!r} of {config.manifest.name} is only kept as an attribute; did you mean "
+            f"{option!r}?"
         )
     refuse_ambiguous_tables(labels, regions, len(rows))
     return [

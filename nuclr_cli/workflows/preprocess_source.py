@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nuclr_cli.api import Population, Reader, ReadOptions
+from nuclr_cli.data.atomic import WriteError
 from nuclr_cli.data.inline_executor import one_thread
 from nuclr_cli.data.store import Session, SessionKey, SourceFile, SourceRecord, write_population
 from nuclr_cli.data.writing import name_siblings
@@ -146,6 +147,8 @@ def process_source(job: SourceJob, staging: Path, hash_beside: bool = True) -> S
     """
     try:
         return SourceResult(job, _process(job, staging, hash_beside))
+    except WriteError as error:
+        failure = Failure.of(not_written(job, error.reason))
     except NuclrError as error:
         failure = Failure.of(error)
     except Exception as error:
@@ -158,6 +161,15 @@ def process_source(job: SourceJob, staging: Path, hash_beside: bool = True) -> S
     for leftover in staging.iterdir():
         leftover.unlink()
     return SourceResult(job, failure=failure)
+
+
+def not_written(job: SourceJob, reason: str) -> InputError:
+    """The error for a source whose files have no place; they would have other names than what was tried."""
+    return InputError(
+        f"The sessions of {job.path} could not be written: {reason}.",
+        "Free some space, or choose another place with -o; nothing half-written was left, and the same "
+        "command makes what is missing.",
+    )
 
 
 def _process(job: SourceJob, staging: Path, hash_beside: bool) -> tuple[Staged, ...]:

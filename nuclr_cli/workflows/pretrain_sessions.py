@@ -10,6 +10,7 @@ from nuclr_cli.data.remote import text_of
 from nuclr_cli.data.store import Session
 from nuclr_cli.data.windows import TrainingWindows
 from nuclr_cli.errors import InputError
+from nuclr_cli.evaluation.split_names import close_name
 from nuclr_cli.workflows.presets import PretrainSettings
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.runs import Run, RunSession
@@ -34,6 +35,21 @@ def read_subject_list(text: str, option: str = "--hold-out-subjects") -> tuple[s
     if not subjects:
         raise InputError(f"{option} {text!r} names no subject.", "Write it as A,B or name a file")
     return subjects
+
+
+def check_subjects(option: str, named: Sequence[str], subjects: Sequence[str]) -> None:
+    """Raise InputError unless each subject that `option` names is one of `subjects`; says what was meant."""
+    unknown = sorted(set(named) - set(subjects))
+    if not unknown:
+        return
+    said = []
+    for name in unknown:
+        close = close_name(name, [one for one in subjects if one not in named]) or close_name(name, subjects)
+        said.append(name if close is None else f"{name} (did you mean {close}?)")
+    raise InputError(
+        f"{option} names subjects without a session: {', '.join(said)}.",
+        f"Subjects here: {', '.join(subjects)}",
+    )
 
 
 def check_same_sessions(run: Run, sessions: Sequence[Session], data: Path) -> None:
@@ -68,13 +84,8 @@ def session_roles(
     """
     subjects = sorted({session.key.subject for session in sessions})
     wanted = settings.data.subjects
-    for option, named in (("--hold-out-subjects", held_out), ("data.subjects", wanted)):
-        unknown = sorted(set(named) - set(subjects))
-        if unknown:
-            raise InputError(
-                f"{option} names subjects without a session: {', '.join(unknown)}.",
-                f"Subjects here: {', '.join(subjects)}",
-            )
+    check_subjects("--hold-out-subjects", held_out, subjects)
+    check_subjects("data.subjects", wanted, subjects)
     both = sorted(set(held_out) & set(wanted))
     if both:
         raise InputError(

@@ -17,6 +17,12 @@ def resume_command(folder: Path) -> str:
     return f"nuclr pretrain --resume --name {shlex.quote(folder.name)}{runs}"
 
 
+def after_a_full_disk(folder: Path) -> str:
+    """What to do when something of the run in `folder` could not be written."""
+    whole = "Earlier checkpoints are whole. " if steps_available(folder / "checkpoints") else ""
+    return f"{whole}Free space or mend permissions, then: {resume_command(folder)}"
+
+
 def folder_of(checkpoints: Path, step: int) -> Path:
     """Where the checkpoint of a step lies."""
     return checkpoints / f"step-{step:08d}"

@@ -18,9 +18,10 @@ from typing import Any, Literal
 from nuclr_cli import __version__
 from nuclr_cli.data.remote import place_of, text_of
 from nuclr_cli.errors import InputError
+from nuclr_cli.evaluation.split_names import close_name
 from nuclr_cli.workflows.config import from_mapping
 from nuclr_cli.workflows.presets import PretrainSettings
-from nuclr_cli.workflows.run_folder import RUNS, State, resume_command
+from nuclr_cli.workflows.run_folder import RUNS, State, after_a_full_disk, resume_command
 
 __all__ = [
     "DATA",
@@ -187,7 +188,7 @@ class Run:
         except OSError as error:
             raise InputError(
                 f"Cannot write {self.folder / 'run.json'}: {error.strerror or error}.",
-                f"Checkpoints are whole. Free space or mend permissions, then: {resume_command(self.folder)}",
+                after_a_full_disk(self.folder),
             ) from None
         return dataclasses.replace(self, record=record)
 
@@ -295,9 +296,11 @@ def find_run(run: Path | None, root: Path = RUNS, warn: Callable[[str], None] = 
         for folder in (*(f for f in folders if (f / "run.json").is_file()), *folders):
             return open_run(folder)
         names = [r.record.name for r in list_runs(root)]
+        close = close_name(run.name, names)
+        meant = "" if close is None else f"Did you mean {close!r}? "
         raise InputError(
             f"There is no run {str(run)!r}.",
-            f"Runs in {root}: {', '.join(names)}" if names else "Make one with: nuclr pretrain",
+            f"{meant}Runs in {root}: {', '.join(names)}" if names else "Make one with: nuclr pretrain",
         )
     runs = list_runs(root, warn)
     if not runs:

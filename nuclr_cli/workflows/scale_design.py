@@ -22,6 +22,7 @@ from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.probes import describe_folds, encode, variant_named
 from nuclr_cli.evaluation.splits import LEFT_OUT, UnitKeys, subject_split, unit_split
 from nuclr_cli.wording import counted
+from nuclr_cli.workflows.pretrain_sessions import check_subjects
 from nuclr_cli.workflows.probe_ask import check_sides
 from nuclr_cli.workflows.probe_inputs import AUTO_SUBJECTS, Labels, ProbeTable, read_labels
 from nuclr_cli.workflows.scale_config import Axis, ScaleConfig
@@ -177,12 +178,7 @@ def _held_out(
 ) -> tuple[tuple[str, ...], str]:
     """Subjects that no point trains on, and the sentence that says why these."""
     if config.test_subjects:
-        unknown = sorted(set(config.test_subjects) - set(subjects))
-        if unknown:
-            raise InputError(
-                f"--test-subjects names subjects without a session: {', '.join(unknown)}.",
-                f"Subjects here: {', '.join(subjects)}",
-            )
+        check_subjects("--test-subjects", config.test_subjects, subjects)
         if not set(config.test_subjects) & set(labelled):
             raise InputError(
                 f"None of the --test-subjects ({', '.join(config.test_subjects)}) carries {config.label}.",
