@@ -109,8 +109,11 @@ def test_a_finished_run(nuclr: Callable[..., Any], place: Path) -> None:
         "checkpoint": 6,
         "best": min(4, 6, key=lambda step: mean_loss(folder, step)),
         "embeddings": f"nuclr-runs/{NAME}/embeddings.parquet",
+        "embedded_step": 6,
+        "embedded_older": False,
         "probes": 1,
         "resume": "",
+        "embed": "",
         "problem": "",
     }
     assert contents(place) == before

@@ -69,6 +69,11 @@ def _render(console: Console, runs: tuple[RunSummary, ...]) -> None:
             )
         elif run.resume:
             console.print(f"{run.name}: continue it with: {run.resume}")
+        if run.embed:
+            console.print(
+                f"{run.name}: its embeddings are of step {run.embedded_step}. For its newest weights: "
+                f"{run.embed}"
+            )
 
 
 def _row(run: RunSummary) -> list[str]:
@@ -85,9 +90,15 @@ def _row(run: RunSummary) -> list[str]:
         _or_dash(run.best, "d"),
         _or_dash(run.steps_per_s, ".3g"),
         "-" if run.left_s is None else _lasting(run.left_s),
-        "no" if run.embeddings is None else "yes",
+        _embedded(run),
         str(run.probes),
     ]
+
+
+def _embedded(run: RunSummary) -> str:
+    if run.embeddings is None:
+        return "no"
+    return f"step {run.embedded_step}" if run.embedded_older else "yes"
 
 
 def _stacked(cells: Sequence[str], together: Sequence[int]) -> str:
