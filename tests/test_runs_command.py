@@ -71,6 +71,13 @@ def age(run: Path, seconds: float) -> None:
         os.utime(path, (then, then))
 
 
+def trained_elsewhere(run: Path) -> None:
+    """What another machine that shares the folder cannot tell: whether the process lives."""
+    holder = json.loads((run / ".lock").read_text())
+    assert holder["pid"] > 0
+    (run / ".lock").write_text(json.dumps({**holder, "host": "other", "machine": "another/1"}))
+
+
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {
         str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
@@ -98,6 +105,7 @@ def test_a_finished_run(nuclr: Callable[..., Any], place: Path) -> None:
         "name": NAME,
         "folder": f"nuclr-runs/{NAME}",
         "state": "finished",
+        "killed": False,
         "silent_s": None,
         "preset": "tiny",
         "step": 6,
@@ -162,25 +170,43 @@ def test_a_run_is_followed_from_another_process(
         wait_for(process, first["step"] + 3)
         second = nuclr("runs", "--runs", runs, "--json").json["runs"][0]
         for run in (first, second):
-            assert (run["state"], run["silent_s"], run["resume"]) == ("running", None, "")
+            assert (run["state"], run["killed"], run["silent_s"], run["resume"]) == (
+                "running",
+                False,
+                None,
+                "",
+            )
             assert run["row_age_s"] < 60
             assert 0 < run["checkpoint"] <= run["step"]
             assert run["left_s"] == pytest.approx((1_000_000 - run["step"]) / run["steps_per_s"])
         assert second["step"] > first["step"]
+        deadline = time.monotonic() + 30
+        process.kill()
+        while only(runs, "live").left_s is not None:  # dead at once, before anybody has waited for it
+            assert time.monotonic() < deadline
+        zombie = only(runs, "live")
     finally:
         process.kill()
         process.wait()
-
-    age(runs / "live", 3.5 * 3600)
+    for run in (zombie, only(runs, "live")):
+        assert (run.state, run.killed, run.silent_s, run.left_s) == ("running", True, None, None)
     killed = nuclr("runs", "--runs", runs)
-    assert re.search(r"live +running, silent for 3 h +3 h ago", killed.out)
-    command = shlex.split(killed.out.partition("continue it with: nuclr ")[2])
+    assert re.search(r"live +killed +\d+ s ago", killed.out)
+    command = shlex.split(killed.out.partition("Continue it with: nuclr ")[2])
+
+    trained_elsewhere(runs / "live")
+    assert not only(runs, "live").killed
+    age(runs / "live", 3.5 * 3600)
+    silent = nuclr("runs", "--runs", runs)
+    assert re.search(r"live +running, silent for 3 h +3 h ago", silent.out)
+    assert shlex.split(silent.out.partition("continue it with: nuclr ")[2]) == command
     assert command[:2] == ["pretrain", "--resume"]
 
     process = train(command)
     try:
         wait_for(process, only(runs, "live").step + 1)
-        assert only(runs, "live").silent_s is None
+        resumed = only(runs, "live")
+        assert (resumed.killed, resumed.silent_s) == (False, None)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 143
     finally:
@@ -209,6 +235,7 @@ def test_silence_is_judged_by_the_run_s_own_steps(
 ) -> None:
     run = copied / "other"
     change(run / "run.json", state="running")
+    trained_elsewhere(run)
     settings = json.loads((run / "config.json").read_text())
     settings["train"] |= {"log_every": log_every, "steps": 100}
     (run / "config.json").write_text(json.dumps(settings))
@@ -375,6 +402,7 @@ def test_the_table_fits_terminals(copied: Path) -> None:
     long = "ephys-20250703-101113"
     (copied / "other").rename(copied / long)
     change(copied / long / "run.json", state="running", step=123456)
+    trained_elsewhere(copied / long)
     age(copied / long, 3.5 * 3600)
     wide = on_a_terminal(160, "runs", cwd=copied.parent)
     assert any(re.match(rf" {long} +running, silent for 3 h +3 h ago +123456 +6 ", line) for line in wide)

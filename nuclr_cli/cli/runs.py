@@ -62,7 +62,9 @@ def _render(console: Console, runs: tuple[RunSummary, ...]) -> None:
         right = [i for i, together in enumerate(_TOGETHER) if _COLUMNS[together[0]] in _NUMBERS]
         console.table("", [_stacked(_COLUMNS, together) for together in _TOGETHER], narrow, right=right)
     for run in runs:
-        if run.silent_s is not None:
+        if run.killed:
+            console.print(f"{run.name}: its process is gone, it was killed. Continue it with: {run.resume}")
+        elif run.silent_s is not None:
             console.print(
                 f"{run.name} has written nothing for {_lasting(run.silent_s)}. "
                 f"If it was killed, continue it with: {run.resume}"
@@ -78,10 +80,9 @@ def _render(console: Console, runs: tuple[RunSummary, ...]) -> None:
 
 def _row(run: RunSummary) -> list[str]:
     """The cells of a run, in the order of `_COLUMNS`."""
-    state = run.state if run.silent_s is None else f"{run.state}, silent for {_lasting(run.silent_s)}"
     return [
         run.name,
-        state,
+        _state(run),
         "-" if run.row_age_s is None else f"{_lasting(run.row_age_s)} ago",
         str(run.step),
         _or_dash(run.steps, "d"),
@@ -93,6 +94,12 @@ def _row(run: RunSummary) -> list[str]:
         _embedded(run),
         str(run.probes),
     ]
+
+
+def _state(run: RunSummary) -> str:
+    if run.killed:
+        return "killed"
+    return run.state if run.silent_s is None else f"{run.state}, silent for {_lasting(run.silent_s)}"
 
 
 def _embedded(run: RunSummary) -> str:
