@@ -135,7 +135,7 @@ def test_all_that_read_older_embeddings_say_so_until_they_are_made_again(forked:
     assert (found.embedded_step, found.embedded_older, found.embed) == (step, True, again)
     listed = ran(forked, "runs", "--runs", run.parent).out
     assert f" step {step} " in listed
-    assert f"a run: its embeddings are of step {step}. For its newest weights: {again}" in listed
+    assert f"for embeddings of the newest weights:\n  {again}\n" in listed
     done = ran(forked, "probe", "--label", "cell_type", "--run", run, *QUICK, "--json")
     assert any(again in text for text in done.json["warnings"])
     assert done.err.count(again) == 1
