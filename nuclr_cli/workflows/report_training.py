@@ -106,7 +106,10 @@ _NOT_ASKED = (
 
 
 def diagnostics_part(
-    found: Diagnostics | None, asked: bool, selection: Selection | None, embedded: EmbeddedStep | None
+    found: Diagnostics | None,
+    asked: bool,
+    selection: Selection | None,
+    embedded: EmbeddedStep | None = None,
 ) -> Html:
     """Numbers that need no label, and how the checkpoint was chosen.
 
