@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from nuclr_cli.workflows.folder_lock import FolderInUse, only_here
+from nuclr_cli.workflows.lock_holder import is_gone, this_process
 from nuclr_cli.workflows.reporting import SilentReporter
 from nuclr_cli.workflows.run_lock import RunLock
 
@@ -96,6 +97,8 @@ def test_where_the_disk_knows_no_locks_there_is_a_warning(
     lock.release()
     assert len(said) == 1
     assert "knows no locks" in said[0]
+    # Nobody takes an earlier holder for that of today.
+    assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -141,3 +144,45 @@ def test_a_finished_run_needs_no_lock(forked: Any, tiny_data: Path, tmp_path: Pa
     shutil.copytree(tmp_path / "r", tmp_path / "copy")
     with only_here(tmp_path / "r"), only_here(tmp_path / "copy"):
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes apart so well")
+def test_a_holder_that_is_killed_is_gone_at_once_and_no_other_is_taken_for_it() -> None:
+    script = (
+        "import time; from nuclr_cli.workflows.lock_holder import this_process as me; print(me(), flush=True)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{script}; time.sleep(60)"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    holder = json.loads(process.stdout.readline())
+    try:
+        assert holder["pid"] == process.pid
+        assert holder["host"] == socket.gethostname()
+        assert not is_gone(json.dumps(holder))
+        # The number was given to another process since.
+        assert is_gone(json.dumps({**holder, "started": "1"}))
+        process.kill()
+        deadline = time.monotonic() + 30
+        while not is_gone(json.dumps(holder)):  # a zombie: nobody has waited for it
+            assert time.monotonic() < deadline
+        assert process.returncode is None
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert is_gone(json.dumps(holder))
+    boot, _, numbering = holder["machine"].partition("/")
+    for other in ({"machine": f"x/{numbering}"}, {"machine": f"{boot}/1"}, {"machine": ""}, {"started": ""}):
+        assert not is_gone(json.dumps({**holder, **other}))  # nobody knows
+    assert not is_gone(this_process())
+
+
+@pytest.mark.parametrize("holder", ["", "[]", "{", "null", '{"pid": 1}', "[" * 100_000])
+def test_a_damaged_word_of_a_holder_says_nothing(holder: str) -> None:
+    assert not is_gone(holder)
+
+
+@pytest.mark.parametrize("pid", [-1, 0, "1", None, 1.5, 10**30])
+def test_a_number_that_no_process_has_says_nothing(pid: object) -> None:
+    assert not is_gone(json.dumps({**json.loads(this_process()), "pid": pid}))

@@ -71,6 +71,13 @@ def age(run: Path, seconds: float) -> None:
         os.utime(path, (then, then))
 
 
+def trained_elsewhere(run: Path) -> None:
+    """What another machine that shares the folder cannot tell: whether the process lives."""
+    holder = json.loads((run / ".lock").read_text())
+    assert holder["pid"] > 0
+    (run / ".lock").write_text(json.dumps({**holder, "host": "other", "machine": "another/1"}))
+
+
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {
         str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
@@ -98,6 +105,7 @@ def test_a_finished_run(nuclr: Callable[..., Any], place: Path) -> None:
         "name": NAME,
         "folder": f"nuclr-runs/{NAME}",
         "state": "finished",
+        "killed": False,
         "silent_s": None,
         "preset": "tiny",
         "step": 6,
@@ -109,8 +117,11 @@ def test_a_finished_run(nuclr: Callable[..., Any], place: Path) -> None:
         "checkpoint": 6,
         "best": min(4, 6, key=lambda step: mean_loss(folder, step)),
         "embeddings": f"nuclr-runs/{NAME}/embeddings.parquet",
+        "embedded_step": 6,
+        "embedded_older": False,
         "probes": 1,
         "resume": "",
+        "embed": "",
         "problem": "",
     }
     assert contents(place) == before
@@ -159,25 +170,43 @@ def test_a_run_is_followed_from_another_process(
         wait_for(process, first["step"] + 3)
         second = nuclr("runs", "--runs", runs, "--json").json["runs"][0]
         for run in (first, second):
-            assert (run["state"], run["silent_s"], run["resume"]) == ("running", None, "")
+            assert (run["state"], run["killed"], run["silent_s"], run["resume"]) == (
+                "running",
+                False,
+                None,
+                "",
+            )
             assert run["row_age_s"] < 60
             assert 0 < run["checkpoint"] <= run["step"]
             assert run["left_s"] == pytest.approx((1_000_000 - run["step"]) / run["steps_per_s"])
         assert second["step"] > first["step"]
+        deadline = time.monotonic() + 30
+        process.kill()
+        while only(runs, "live").left_s is not None:  # dead at once, before anybody has waited for it
+            assert time.monotonic() < deadline
+        zombie = only(runs, "live")
     finally:
         process.kill()
         process.wait()
-
-    age(runs / "live", 3.5 * 3600)
+    for run in (zombie, only(runs, "live")):
+        assert (run.state, run.killed, run.silent_s, run.left_s) == ("running", True, None, None)
     killed = nuclr("runs", "--runs", runs)
-    assert re.search(r"live +running, silent for 3 h +3 h ago", killed.out)
-    command = shlex.split(killed.out.partition("continue it with: nuclr ")[2])
+    assert re.search(r"live +killed +\d+ s ago", killed.out)
+    command = shlex.split(killed.out.partition("to continue:\n  nuclr ")[2])
+
+    trained_elsewhere(runs / "live")
+    assert not only(runs, "live").killed
+    age(runs / "live", 3.5 * 3600)
+    silent = nuclr("runs", "--runs", runs)
+    assert re.search(r"live +silent 3 h +3 h ago", silent.out)
+    assert shlex.split(silent.out.partition("one that was killed:\n  nuclr ")[2]) == command
     assert command[:2] == ["pretrain", "--resume"]
 
     process = train(command)
     try:
         wait_for(process, only(runs, "live").step + 1)
-        assert only(runs, "live").silent_s is None
+        resumed = only(runs, "live")
+        assert (resumed.killed, resumed.silent_s) == (False, None)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 143
     finally:
@@ -206,6 +235,7 @@ def test_silence_is_judged_by_the_run_s_own_steps(
 ) -> None:
     run = copied / "other"
     change(run / "run.json", state="running")
+    trained_elsewhere(run)
     settings = json.loads((run / "config.json").read_text())
     settings["train"] |= {"log_every": log_every, "steps": 100}
     (run / "config.json").write_text(json.dumps(settings))
@@ -368,16 +398,53 @@ def on_a_terminal(width: int, *words: str, cwd: Path) -> list[str]:
     return re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).splitlines()
 
 
-def test_the_table_fits_terminals(copied: Path) -> None:
-    long = "ephys-20250703-101113"
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [(80, ("last row", "embedded")), (100, ("last row", "saved", "embedded")), (160, ("probes",))],
+)
+def test_eight_runs_are_eight_lines_and_commands_are_whole(
+    copied: Path, width: int, shown: tuple[str, ...]
+) -> None:
+    """Whatever the terminal: cells are not cut, and what does not fit is named."""
+    shutil.rmtree(copied / NAME)
+    (copied / "other").rename(copied / "run1")
+    for i in range(2, 9):
+        shutil.copytree(copied / "run1", copied / f"run{i}")
+    for i, (state, minutes) in enumerate(
+        [("running", 16), ("running", 0), ("stopped", 60), ("failed", 4000), ("running", 0), ("finished", 0)]
+    ):
+        change(copied / f"run{i + 1}" / "run.json", state=state, step=12345)
+        if i != 4:
+            trained_elsewhere(copied / f"run{i + 1}")
+        age(copied / f"run{i + 1}", 60 * minutes + 1)
+    lines = on_a_terminal(width, "runs", cwd=copied.parent)
+    assert all(len(line) <= width for line in lines)
+    header = next(line for line in lines if line.startswith(" run "))
+    rows = [line.split() for line in lines if re.match(r" run\d ", line)]
+    assert sorted(row[0] for row in rows) == [f"run{i}" for i in range(1, 9)]
+    states = {row[0]: " ".join(row[1:4]) for row in rows}
+    assert states["run1"].startswith("silent 16 min")
+    assert [states[f"run{i}"].split()[0] for i in range(2, 6)] == ["running", "stopped", "failed", "killed"]
+    assert all(f" {name} " in f"{header} " for name in ("state", "step", "of", "loss", "left", *shown))
+    left_out = next((line for line in lines if line.startswith("No room for ")), "")
+    for name in ("last row", "saved", "best", "steps/s", "embedded", "probes"):
+        assert (f" {name} " in f"{header} ") != (name in left_out)
+    resume = [f"  nuclr pretrain --resume --name run{i}" for i in (3, 5, 1)]
+    at = lines.index("Stopped or killed; to continue:")
+    assert lines[at + 1 : at + 3] == resume[:2]
+    assert (
+        lines[lines.index("Silent, so hanging or killed elsewhere; to continue one that was killed:") + 1]
+        == resume[2]
+    )
+
+
+def test_a_pipe_has_all_columns_and_long_names_are_whole(nuclr: Callable[..., Any], copied: Path) -> None:
+    long = "a-run-with-a-name-that-says-it-all-" * 2
     (copied / "other").rename(copied / long)
-    change(copied / long / "run.json", state="running", step=123456)
-    age(copied / long, 3.5 * 3600)
-    wide = on_a_terminal(160, "runs", cwd=copied.parent)
-    assert any(re.match(rf" {long} +running, silent for 3 h +3 h ago +123456 +6 ", line) for line in wide)
+    out = nuclr("runs", cwd=copied.parent).out
+    for name in ("last row", "of", "saved", "best", "steps/s", "left", "embedded", "probes"):
+        assert f" {name} " in out
+    assert "No room" not in out
     narrow = on_a_terminal(80, "runs", cwd=copied.parent)
-    table = narrow[: next(i for i, line in enumerate(narrow) if "has written nothing" in line)]
-    assert all(len(line) <= 80 for line in table)
-    assert any(re.match(rf" {long} +running, +123456 ", line) for line in table)
-    assert any(re.match(r" +silent for 3 h +6 ", line) for line in table)
-    assert any(line.startswith(f" {NAME} ") for line in table)
+    assert all(len(line) <= 80 for line in narrow)
+    assert NAME in "".join(narrow)

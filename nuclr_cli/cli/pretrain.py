@@ -108,9 +108,9 @@ def pretrain(
     record = work(asked, console)
 
     def show() -> None:
-        steps = str(record.steps)
-        if record.resumed_from:
-            steps = f"{record.steps - record.resumed_from} of {record.steps}"
+        now, taken = record.steps - record.resumed_from, f"in {record.seconds:.0f} s"
+        if now < record.steps:
+            taken = f"in all, {now} of them now, {taken}" if now else "in all, none of them now"
         rows = [
             ("run", str(record.run)),
             ("preset", f"{record.preset}, {record.parameters / 1e6:.2f} M parameters"),
@@ -121,7 +121,7 @@ def pretrain(
                 f"{counted(len(record.subjects), 'subject')})",
             ),
             ("held out", ", ".join(record.held_out_subjects) or "nobody"),
-            ("steps", f"{steps} in {record.seconds:.0f} s"),
+            ("steps", f"{record.steps} {taken}"),
             ("windows", f"{record.windows} drawn, {record.windows_dropped} without two large enough views"),
         ]
         # Not every step is logged: the first loss is not that of the first step.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,23 +15,9 @@ from nuclr_cli.wording import counted
 if TYPE_CHECKING:
     from nuclr_cli.workflows.runs_overview import RunSummary
 
-_COLUMNS = (
-    "run",
-    "state",
-    "last row",
-    "step",
-    "of",
-    "loss",
-    "saved",
-    "best",
-    "steps/s",
-    "left",
-    "embedded",
-    "probes",
-)
-_TOGETHER = ((0,), (1, 2), (3, 4), (5, 6, 7), (8, 9), (10, 11))  # that share a column of a narrow table
-_NUMBERS = frozenset(("step", "of", "loss", "saved", "best", "steps/s", "left", "probes"))
-_WIDE = 138  # a terminal of so many columns has room for a usual row of the wide table
+_LEFT = ("run", "state", "last row", "embedded")  # words; the other columns are numbers
+_DISPENSABLE = ("best", "steps/s", "probes", "saved", "embedded", "last row")
+"""Columns that a narrow terminal does without, the first one first: a run is one line."""
 
 
 def register(app: typer.Typer) -> None:
@@ -53,46 +39,86 @@ def register(app: typer.Typer) -> None:
 
 
 def _render(console: Console, runs: tuple[RunSummary, ...]) -> None:
-    rows = [_row(run) for run in runs]
-    if console.out.width >= _WIDE:
-        right = [i for i, name in enumerate(_COLUMNS) if name in _NUMBERS]
-        console.table("", _COLUMNS, rows, right=right)
-    else:
-        narrow = [[_stacked(row, together) for together in _TOGETHER] for row in rows]
-        right = [i for i, together in enumerate(_TOGETHER) if _COLUMNS[together[0]] in _NUMBERS]
-        console.table("", [_stacked(_COLUMNS, together) for together in _TOGETHER], narrow, right=right)
-    for run in runs:
-        if run.silent_s is not None:
-            console.print(
-                f"{run.name} has written nothing for {_lasting(run.silent_s)}. "
-                f"If it was killed, continue it with: {run.resume}"
-            )
-        elif run.resume:
-            console.print(f"{run.name}: continue it with: {run.resume}")
+    rows = [_cells(run) for run in runs]
+    width = console.out.width if console.out.is_terminal else None
+    rows, missing = _fitted(rows, width)
+    names = tuple(rows[0])
+    right = [i for i, name in enumerate(names) if name not in _LEFT]
+    console.table("", names, [tuple(row.values()) for row in rows], right=right)
+    if missing:
+        console.print(f"No room for {', '.join(missing)}; --json has all.")
+    _commands(
+        console,
+        "Stopped or killed; to continue:",
+        [run.resume for run in runs if run.resume and run.silent_s is None],
+    )
+    _commands(
+        console,
+        "Silent, so hanging or killed elsewhere; to continue one that was killed:",
+        [run.resume for run in runs if run.silent_s is not None],
+    )
+    _commands(
+        console,
+        "Embedded before they went on; for embeddings of the newest weights:",
+        [run.embed for run in runs if run.embed],
+    )
 
 
-def _row(run: RunSummary) -> list[str]:
-    """The cells of a run, in the order of `_COLUMNS`."""
-    state = run.state if run.silent_s is None else f"{run.state}, silent for {_lasting(run.silent_s)}"
-    return [
-        run.name,
-        state,
-        "-" if run.row_age_s is None else f"{_lasting(run.row_age_s)} ago",
-        str(run.step),
-        _or_dash(run.steps, "d"),
-        _or_dash(run.loss, ".3f"),
-        _or_dash(run.checkpoint, "d"),
-        _or_dash(run.best, "d"),
-        _or_dash(run.steps_per_s, ".3g"),
-        "-" if run.left_s is None else _lasting(run.left_s),
-        "no" if run.embeddings is None else "yes",
-        str(run.probes),
-    ]
+def _commands(console: Console, what: str, commands: Sequence[str]) -> None:
+    """Each on a line of its own, to be copied whole."""
+    if commands:
+        console.print(what)
+    for line in commands:
+        console.print(f"  {line}")
 
 
-def _stacked(cells: Sequence[str], together: Sequence[int]) -> str:
-    """Cells below each other, the parts of one (``running, silent for 3 h``) as well."""
-    return "\n".join(cells[i].replace(", ", ",\n") for i in together)
+def _cells(run: RunSummary) -> dict[str, str]:
+    """Column -> cell."""
+    return {
+        "run": run.name,
+        "state": _state(run),
+        "last row": "-" if run.row_age_s is None else f"{_lasting(run.row_age_s)} ago",
+        "step": str(run.step),
+        "of": _or_dash(run.steps, "d"),
+        "loss": _or_dash(run.loss, ".3f"),
+        "saved": _or_dash(run.checkpoint, "d"),
+        "best": _or_dash(run.best, "d"),
+        "steps/s": _or_dash(run.steps_per_s, ".3g"),
+        "left": "-" if run.left_s is None else _lasting(run.left_s),
+        "embedded": _embedded(run),
+        "probes": str(run.probes),
+    }
+
+
+def _fitted(rows: list[dict[str, str]], width: int | None) -> tuple[list[dict[str, str]], list[str]]:
+    """The rows without the columns that have no room, and the names of these."""
+    missing: list[str] = []
+    for name in _DISPENSABLE:
+        if width is None or _width(rows) <= width:
+            break
+        rows = [{key: cell for key, cell in row.items() if key != name} for row in rows]
+        missing.append(name)
+    return rows, missing
+
+
+def _width(rows: Sequence[Mapping[str, str]]) -> int:
+    """Of the table: three blanks between columns, one at each end."""
+    from rich.cells import cell_len
+
+    columns = [max(cell_len(text) for text in (name, *(row[name] for row in rows))) for name in rows[0]]
+    return sum(columns) + 3 * (len(columns) - 1) + 2
+
+
+def _state(run: RunSummary) -> str:
+    if run.killed:
+        return "killed"
+    return run.state if run.silent_s is None else f"silent {_lasting(run.silent_s)}"
+
+
+def _embedded(run: RunSummary) -> str:
+    if run.embeddings is None:
+        return "no"
+    return f"step {run.embedded_step}" if run.embedded_older else "yes"
 
 
 def _or_dash(value: float | None, form: str) -> str:

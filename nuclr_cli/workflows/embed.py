@@ -239,7 +239,7 @@ def _embed(
             run, opened.known, rule, config.select_label, work, reporter
         )
     else:
-        selection = plan.best or Selection("last", checkpoint.step)
+        selection = plan.best or Selection("last" if config.checkpoint is None else "given", checkpoint.step)
     weights, chosen = with_chosen(checkpoint)
     metadata = {
         "run": run.id,

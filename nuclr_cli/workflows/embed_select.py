@@ -20,9 +20,9 @@ from nuclr_cli.workflows.checkpoints import Checkpoint, damage, folder_of, load_
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.runs import Run
 
-SelectRule = Literal["last", "retrieval", "val-f1", "loss", "rankme"]
+SelectRule = Literal["last", "given", "retrieval", "val-f1", "loss", "rankme"]
 RULES: tuple[SelectRule, ...] = ("last", "retrieval", "val-f1")
-"""Those of ``--select``; the other two are those of ``--checkpoint best``."""
+"""Those of ``--select``; the others are those of ``--checkpoint``."""
 
 Embed = Callable[[Checkpoint, Sequence[Session]], tuple[EmbeddingTable, list[Halves]]]
 
@@ -40,11 +40,12 @@ class Selection:
     """How the checkpoint was chosen.
 
     Attributes:
-        rule: ``last``: the newest; ``retrieval``: same-neuron retrieval across time, which needs no label;
-            ``val-f1``: macro F1 of a probe on subjects that pretraining was given, which does; ``loss`` and
-            ``rankme``: what training logged, by the run's ``train.keep_best``.
+        rule: ``last``: the newest; ``given``: the step that the user named; ``retrieval``: same-neuron
+            retrieval across time, which needs no label; ``val-f1``: macro F1 of a probe on subjects that
+            pretraining was given, which does; ``loss`` and ``rankme``: what training logged, by the run's
+            ``train.keep_best``.
         step: The checkpoint that was taken.
-        candidates: Every whole checkpoint of the run with its score; none for ``last``.
+        candidates: Every whole checkpoint of the run with its score; none for ``last`` and ``given``.
         subjects: Subjects that the scores were computed on; never those held out of pretraining.
         label: Label of ``val-f1``, else empty.
     """

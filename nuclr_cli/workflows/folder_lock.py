@@ -51,26 +51,32 @@ def only_here(folder: Path, holder: str = "") -> Iterator[None]:
         try:
             _take(descriptor)
         except (BlockingIOError, PermissionError):
-            raise FolderInUse(folder, _said(path)) from None
+            raise FolderInUse(folder, said_in(folder)) from None
         except OSError as error:
             if error.errno in _UNKNOWN_TO_THE_DISK:
+                _say(descriptor, holder)  # what an earlier holder said is not true any more
                 raise NoLocks(str(folder)) from None
             raise
         _held.add(descriptor)
-        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, holder.encode())
+        _say(descriptor, holder)
         yield
     finally:
         _held.discard(descriptor)
         os.close(descriptor)
 
 
-def _said(path: Path) -> str:
+def said_in(folder: Path) -> str:
+    """What the holder of a folder's lock, or the one before, has said of itself; empty = nothing."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return (folder / ".lock").read_text(encoding="utf-8", errors="replace")
     except OSError:  # Windows: what is locked cannot be read
         return ""
+
+
+def _say(descriptor: int, holder: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, holder.encode())
 
 
 def _take(descriptor: int) -> None:

@@ -111,8 +111,8 @@ def predict(config: PredictConfig, reporter: Reporter | None = None) -> PredictR
         csv=csv,
         exporter=None if plan is None else plan.exporter.name,
         exported=exported,
-        notes=notes,
-        warnings=tuple(warnings),
+        notes=(*source.notes, *notes),
+        warnings=(*source.warnings, *warnings),
         seconds=time.monotonic() - began,
     )
 

@@ -66,13 +66,13 @@ def find_table(config: PredictConfig, reporter: Reporter) -> ProbeTable:
         InputError: None to be found.
     """
     if config.embeddings is not None or config.run is not None:
-        return read_table(config.run, config.embeddings, config.runs, reporter.warn)
+        return read_table(config.run, config.embeddings, config.runs, reporter)
     for folder in config.probe.resolve().parents:
         if (folder / "run.json").is_file():
-            return read_table(folder, None, folder.parent, reporter.warn)
+            return read_table(folder, None, folder.parent, reporter)
         stem = folder.name.removesuffix("-probes")
         if stem != folder.name:
-            return read_table(None, folder.with_name(f"{stem}.parquet"), config.runs, reporter.warn)
+            return read_table(None, folder.with_name(f"{stem}.parquet"), config.runs, reporter)
     raise InputError(
         f"{config.probe} lies in no run, so its embeddings are not known.",
         "Name them: --embeddings FILE, or --run NAME",

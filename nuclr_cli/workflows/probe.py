@@ -47,7 +47,7 @@ def _probe(
 ) -> tuple[ProbeRecord, ...]:
     reporter = reporter or SilentReporter()
     _ = config.recipe  # an unknown variant is refused before anything is read
-    source = read_table(config.run, config.embeddings, config.runs, reporter.warn)
+    source = read_table(config.run, config.embeddings, config.runs, reporter)
     if config.run is None and config.embeddings is None and source.run is not None:
         reporter.note(f"run {source.run.record.name}, the newest (--run chooses another)")
     names = (config.label,) if labels is None else label_names(labels, source)

@@ -108,8 +108,8 @@ def answer(asked: Asked, rivals: Rivals, reporter: Reporter) -> ProbeRecord:
         n_tested=len(truth),
         n_without_embedding=int((labelled & ~source.embedded).sum()),
         n_not_in_split=int((labelled & (split.fold == LEFT_OUT)).sum()),
-        notes=(*asked.notes, *plan.notes, *own.notes, *probe_notes),
-        warnings=(*asked.warnings, *warnings),
+        notes=(*source.notes, *asked.notes, *plan.notes, *own.notes, *probe_notes),
+        warnings=(*source.warnings, *asked.warnings, *warnings),
         run=source.run.id if source.run else source.table.metadata.get("run", ""),
         checkpoint="@".join(
             source.table.metadata.get(key, "?") for key in ("checkpoint_step", "checkpoint_sha256")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.split_files import file_split
 from nuclr_cli.evaluation.splits import Split, UnitKeys, session_split, subject_split, unit_split
 from nuclr_cli.wording import counted
+from nuclr_cli.workflows.embedded_step import embed_again, embedded_step
 from nuclr_cli.workflows.probe_provenance import Knowledge as Knowledge
 from nuclr_cli.workflows.probe_provenance import pretraining_knowledge, refuse_mixture
 from nuclr_cli.workflows.probe_report import file_sha256
+from nuclr_cli.workflows.reporting import Reporter, SilentReporter
+from nuclr_cli.workflows.run_data import embed_command
 from nuclr_cli.workflows.runs import Run, find_run, list_runs
 
 AUTO_SUBJECTS = 3
@@ -34,6 +38,7 @@ class ProbeTable:
         table: Its content.
         keys: Key of every row.
         run: The run that made it, None when that run is not to be found.
+        notes, warnings: Of which weights it is, where the run has gone on since.
     """
 
     path: Path
@@ -41,6 +46,8 @@ class ProbeTable:
     table: EmbeddingTable
     keys: UnitKeys
     run: Run | None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def embedded(self) -> NDArray[np.bool_]:
@@ -64,15 +71,18 @@ class Labels:
 
 
 def read_table(
-    run: Path | None, embeddings: Path | None, runs: Path, warn: Callable[[str], None] = lambda text: None
+    run: Path | None, embeddings: Path | None, runs: Path, reporter: Reporter | None = None
 ) -> ProbeTable:
     """Find and read the embeddings: those of a run (the newest by default), or a file.
+
+    The reporter is told where the run has gone on since they were made.
 
     Raises:
         InputError: No run, no embeddings, a file that the named run did not make, a unit that stands twice in
             it, or one that was joined from several.
     """
-    found = find_run(run, runs, warn) if run is not None or embeddings is None else None
+    reporter = reporter or SilentReporter()
+    found = find_run(run, runs, reporter.warn) if run is not None or embeddings is None else None
     if embeddings is None:
         assert found is not None
         embeddings = found.embeddings
@@ -93,11 +103,35 @@ def read_table(
     keys = UnitKeys(table.subject, table.session, table.population, table.unit_id)
     refuse_mixture(embeddings, table.metadata, keys)
     if not made_by:
-        warn(
+        reporter.warn(
             f"{embeddings} does not say which run made it. If its rows come from different runs, no probe of "
             "them means anything; files of nuclr embed keep that word when they are written with pyarrow"
         )
-    return ProbeTable(embeddings, file_sha256(embeddings), table, keys, found)
+    notes, warnings = _of_which_step(embeddings, table, found)
+    for text in notes:
+        reporter.note(text)
+    for text in warnings:
+        reporter.warn(text)
+    return ProbeTable(embeddings, file_sha256(embeddings), table, keys, found, notes, warnings)
+
+
+def _of_which_step(
+    path: Path, table: EmbeddingTable, run: Run | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """That the run has gone on since: a note where that is the user's choice, else a warning."""
+    if run is None:
+        return (), ()
+    found = embedded_step(table.metadata, run.id, run.record.step, run.checkpoints)
+    if found is None or not found.older:
+        return (), ()
+    said = f"{path} holds embeddings of step {found.step}{found.choice}"
+    stands = f"the run {run.record.name} stands at step {found.stands}"
+    if not found.outdated:
+        return (f"{said}; {stands}.",), ()
+    again = embed_again(run.folder)
+    if path.resolve() != run.embeddings.resolve():
+        again = f"{embed_command(run)} -o {shlex.quote(str(path))}"
+    return (), (f"{said}, but {stands}. For its newest weights: {again}, then nuclr probe.",)
 
 
 def read_labels(source: ProbeTable, name: str, classes: Sequence[str]) -> Labels:

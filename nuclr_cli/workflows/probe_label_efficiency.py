@@ -147,7 +147,7 @@ def label_efficiency(
     began = time.monotonic()
     asked_of = config.probe
     _ = asked_of.recipe
-    source = read_table(asked_of.run, asked_of.embeddings, asked_of.runs, reporter.warn)
+    source = read_table(asked_of.run, asked_of.embeddings, asked_of.runs, reporter)
     if asked_of.run is None and asked_of.embeddings is None and source.run is not None:
         reporter.note(f"run {source.run.record.name}, the newest (--run chooses another)")
     asked = ask(source, asked_of)
@@ -212,8 +212,8 @@ def label_efficiency(
         resampled=plan.unit,
         n_resampled=plan.n_groups,
         repeats=config.repeats,
-        notes=(*asked.notes, *plan.notes, *fit_notes),
-        warnings=warnings,
+        notes=(*source.notes, *asked.notes, *plan.notes, *fit_notes),
+        warnings=(*source.warnings, *warnings),
         run=run_id(source),
         checkpoint=checkpoint_of(source.table.metadata),
         embeddings=source.path,

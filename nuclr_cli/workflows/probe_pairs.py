@@ -99,7 +99,7 @@ def probe_pairs(config: PairsConfig, reporter: Reporter | None = None) -> PairsR
     """
     reporter = reporter or SilentReporter()
     began = time.monotonic()
-    source = read_table(config.run, config.embeddings, config.runs, reporter.warn)
+    source = read_table(config.run, config.embeddings, config.runs, reporter)
     if config.run is None and config.embeddings is None and source.run is not None:
         reporter.note(f"run {source.run.record.name}, the newest (--run chooses another)")
     table = read_pairs(config.pairs, source)
@@ -160,8 +160,8 @@ def probe_pairs(config: PairsConfig, reporter: Reporter | None = None) -> PairsR
         n_across=int((split.across & question.embedded).sum()),
         n_without_embedding=int((~question.embedded).sum()),
         n_not_in_split=int((~split.in_split).sum()),
-        notes=(*notes, *plan.notes, *more),
-        warnings=warnings,
+        notes=(*source.notes, *notes, *plan.notes, *more),
+        warnings=(*source.warnings, *warnings),
         run=run_id(source),
         checkpoint=checkpoint_of(source.table.metadata),
         embeddings=source.path,

@@ -80,7 +80,7 @@ def probe_regression(config: RegressionConfig, reporter: Reporter | None = None)
     """
     reporter = reporter or SilentReporter()
     began = time.monotonic()
-    source = read_table(config.run, config.embeddings, config.runs, reporter.warn)
+    source = read_table(config.run, config.embeddings, config.runs, reporter)
     if config.run is None and config.embeddings is None and source.run is not None:
         reporter.note(f"run {source.run.record.name}, the newest (--run chooses another)")
     target = read_target(source, config.target, config.target_file, config.data, reporter.warn)
@@ -154,8 +154,17 @@ def probe_regression(config: RegressionConfig, reporter: Reporter | None = None)
         n_tested=len(tested),
         n_without_embedding=int((has_value & ~source.embedded).sum()),
         n_not_in_split=int((has_value & (split.fold == LEFT_OUT)).sum()),
-        notes=(*notes, *target.notes, *choices, *split.remarks, *plan.notes, *own.notes, *probe_notes),
-        warnings=warnings,
+        notes=(
+            *source.notes,
+            *notes,
+            *target.notes,
+            *choices,
+            *split.remarks,
+            *plan.notes,
+            *own.notes,
+            *probe_notes,
+        ),
+        warnings=(*source.warnings, *warnings),
         run=run_id(source),
         checkpoint=checkpoint_of(source.table.metadata),
         embeddings=source.path,

@@ -153,7 +153,12 @@ def report(config: ReportConfig, reporter: Reporter | None = None) -> ReportReco
         Section(
             "diagnostics",
             "Without labels",
-            diagnostics_part(found.diagnostics, "diagnostics" in found.table.metadata, found.selection),
+            diagnostics_part(
+                found.diagnostics,
+                "diagnostics" in found.table.metadata,
+                found.selection,
+                found.embedded,
+            ),
         ),
         Section("provenance", "Provenance", provenance_part(found)),
     ]

@@ -13,6 +13,7 @@ from nuclr_cli.data.embeddings import EmbeddingTable, load_embeddings
 from nuclr_cli.errors import InputError
 from nuclr_cli.evaluation.diagnostics import Diagnostics
 from nuclr_cli.workflows.embed_select import Selection
+from nuclr_cli.workflows.embedded_step import EmbeddedStep, embed_again, embedded_step
 from nuclr_cli.workflows.from_json import rebuild
 from nuclr_cli.workflows.metrics_log import read_metrics
 from nuclr_cli.workflows.probe_report import file_sha256
@@ -69,6 +70,7 @@ class Gathered:
         environment: What environment.json says; empty when there is none.
         diagnostics: None where they could not be computed, or the embeddings are older.
         selection: How the checkpoint was chosen; None where the embeddings are older.
+        embedded: Which step of the run the embeddings are of; None where they do not say.
         warnings: What is missing from the report, and why.
     """
 
@@ -82,6 +84,7 @@ class Gathered:
     environment: Mapping[str, Any]
     diagnostics: Diagnostics | None
     selection: Selection | None
+    embedded: EmbeddedStep | None
     warnings: tuple[str, ...]
 
 
@@ -112,6 +115,12 @@ def gather(run: Run, scale: Path | None) -> Gathered:
     selection = _metadata(table, "selection", Selection, warnings)
     if run.record.state != "finished":
         warnings.append(f"The run is not finished: it is {run.record.state} at step {run.record.step}.")
+    embedded = embedded_step(table.metadata, run.id, run.record.step, run.checkpoints)
+    if embedded is not None and embedded.outdated:
+        warnings.append(
+            f"The embeddings are of step {embedded.step}, but the run stands at step {embedded.stands}. "
+            f"For its newest weights: {embed_again(run.folder)}, then probe and report again."
+        )
     made_by = table.metadata.get("run", "")
     if made_by and made_by != run.id:
         warnings.append(f"The embeddings say that another run made them: {made_by}.")
@@ -126,6 +135,7 @@ def gather(run: Run, scale: Path | None) -> Gathered:
         environment=environment,
         diagnostics=diagnostics,
         selection=selection,
+        embedded=embedded,
         warnings=tuple(warnings),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from nuclr_cli.evaluation.probes import DEFAULT_C, VARIANTS
 from nuclr_cli.evaluation.splits import DEFAULT_SEED
+from nuclr_cli.workflows.embed_select import RULES
 from nuclr_cli.workflows.probe_baselines import LEVELS
 from nuclr_cli.workflows.report_gather import Found, Gathered
 from nuclr_cli.workflows.report_html import Column, Html, details, facts, join, table, tag
@@ -74,7 +75,7 @@ def _embed_command(found: Gathered) -> str:
     data = [] if found.run.record.data else ["DATA"]  # an imported run has none of its own
     words = ["nuclr", "embed", *data, "--run", str(found.run.folder)]
     chosen = found.selection
-    if chosen is not None and chosen.candidates:
+    if chosen is not None and chosen.candidates and chosen.rule in RULES:
         words += ["--select", chosen.rule, *(("--select-label", chosen.label) if chosen.label else ())]
     elif step := found.table.metadata.get("checkpoint_step"):
         words += ["--checkpoint", step]

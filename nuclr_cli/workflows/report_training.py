@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from nuclr_cli.evaluation.diagnostics import Diagnostics
 from nuclr_cli.wording import counted
 from nuclr_cli.workflows.embed_select import Selection
+from nuclr_cli.workflows.embedded_step import LAST, EmbeddedStep
 from nuclr_cli.workflows.report_charts import Axis, Chart, Line, thinned
 from nuclr_cli.workflows.report_html import Column, Html, chart, details, join, number, table, tag
 
@@ -104,13 +105,19 @@ _NOT_ASKED = (
 )
 
 
-def diagnostics_part(found: Diagnostics | None, asked: bool, selection: Selection | None) -> Html:
+def diagnostics_part(
+    found: Diagnostics | None,
+    asked: bool,
+    selection: Selection | None,
+    embedded: EmbeddedStep | None = None,
+) -> Html:
     """Numbers that need no label, and how the checkpoint was chosen.
 
     Args:
         found: What was found.
         asked: Whether the embeddings say anything about it, if only that nothing could be found.
         selection: The choice.
+        embedded: Where the run stands beside it; None = unknown.
     """
     parts: list[Html] = []
     if found is None:
@@ -157,17 +164,22 @@ def diagnostics_part(found: Diagnostics | None, asked: bool, selection: Selectio
         columns = [Column("number"), Column("value", True), Column("meaning")]
         parts += [tag("p", said), table(f"Without labels, {populations}", columns, rows)]
     if selection is not None:
-        parts.append(_selection(selection))
+        parts.append(_selection(selection, embedded))
     return join(*parts)
 
 
-def _selection(selection: Selection) -> Html:
+def _selection(selection: Selection, embedded: EmbeddedStep | None) -> Html:
+    older = embedded is not None and embedded.older
+    since = f" The run stands at step {embedded.stands}." if embedded is not None and older else ""
     if not selection.candidates:
-        return tag("p", f"Checkpoint: step {selection.step}, the {selection.rule} one.")
+        how = ", given with --checkpoint" if selection.rule == "given" else ""
+        if selection.rule == LAST and embedded is not None and not older:
+            how = ", the last one"
+        return tag("p", f"Checkpoint: step {selection.step}{how}.{since}")
     rule = selection.rule + (f" of {selection.label}" if selection.label else "")
     said = (
         f"Checkpoint: step {selection.step}, chosen by {rule} on "
-        f"{counted(len(selection.subjects), 'training subject')}, none of them held out."
+        f"{counted(len(selection.subjects), 'training subject')}, none of them held out.{since}"
     )
     rows = [
         [f"{one.step}" + (" (chosen)" if one.step == selection.step else ""), number(one.score)]

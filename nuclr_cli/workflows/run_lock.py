@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.folder_lock import FolderInUse, NoLocks, only_here
+from nuclr_cli.workflows.lock_holder import this_process
 from nuclr_cli.workflows.reporting import Reporter
 from nuclr_cli.workflows.run_folder import resume_command
 
@@ -45,10 +43,8 @@ class RunLock:
         """
         if self._taken:
             return
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        own = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now})
         try:
-            self._enter(run, own)
+            self._enter(run, this_process())
         except FolderInUse as error:
             raise InputError(
                 f"The run {run} is being trained already{_by(error.holder)}.",

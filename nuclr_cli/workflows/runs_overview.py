@@ -15,9 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from nuclr_cli.data.embeddings_origin import origin
 from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.best_checkpoint import KeepBest, best_step
+from nuclr_cli.workflows.embedded_step import EmbeddedStep, embed_again, embedded_step
+from nuclr_cli.workflows.folder_lock import said_in
 from nuclr_cli.workflows.from_json import rebuild
+from nuclr_cli.workflows.lock_holder import is_gone
 from nuclr_cli.workflows.metrics_log import last_rows
 from nuclr_cli.workflows.run_folder import RUNS, State, folder_of, resume_command, steps_available
 
@@ -39,8 +43,10 @@ class RunSummary:
         name: Of its folder.
         folder: Where it lies.
         state: As run.json says; ``damaged`` when its files do not.
+        killed: The process that trains it by run.json is gone, as this machine can tell.
         silent_s: Seconds since a run that should be running has written anything, where that is longer than
-            its steps explain (see `patience_s`): it was killed, or hangs. None = no reason to think so.
+            its steps explain (see `patience_s`): it was killed, or hangs. None = no reason to think so, or
+            it is known to be killed.
         created: UTC time, ISO 8601, '' = unknown.
         preset: Name, '' = unknown.
         step: Steps done, of which those after `checkpoint` would be done again.
@@ -52,14 +58,19 @@ class RunSummary:
         checkpoint: Step of the newest one.
         best: Step of the one that the run keeps as its best, by what that one says; None = none.
         embeddings: The table of ``nuclr embed``; None = not made yet.
+        embedded_step: Step of the checkpoint that made it; None = there is none, or it does not say.
+        embedded_older: The run has gone beyond that step.
         probes: Results of ``nuclr probe`` in the folder.
         resume: What to type to continue it, where that makes sense; else ''.
+        embed: What to type to embed with the newest weights, where older ones did by nobody's choice, and
+            the run neither trains nor is damaged; else ''.
         problem: What is damaged; else ''.
     """
 
     name: str
     folder: Path
     state: State | Literal["damaged"]
+    killed: bool
     silent_s: float | None
     created: str
     preset: str
@@ -73,8 +84,11 @@ class RunSummary:
     checkpoint: int | None
     best: int | None
     embeddings: Path | None
+    embedded_step: int | None
+    embedded_older: bool
     probes: int
     resume: str
+    embed: str
     problem: str
 
 
@@ -98,6 +112,7 @@ class _Recorded:
     created: str
     state: State
     step: int
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,10 +187,14 @@ def _summary(folder: Path) -> RunSummary | None:
         if not run_json and not (config and metrics):  # both: a run that has lost its record
             return None
         recorded = _read(_Recorded, folder / "run.json", problems)
+        killed = recorded is not None and recorded.state == "running" and is_gone(said_in(folder))
+        if killed and recorded != _read(_Recorded, folder / "run.json", []):
+            return _summary(folder)  # it ended well in between: it says so before it ends
         settings = _read(_Settings, folder / "config.json", problems)
         checkpoints = steps_available(folder / "checkpoints")
         embeddings = folder / "embeddings.parquet"
         embedded = embeddings.is_file()
+        of = _embedded_step(folder, recorded, embeddings) if embedded else None
         probes = sum(
             not any(part.startswith(".") for part in path.relative_to(folder).parts)
             for path in folder.glob("probes/*/*/report.json")
@@ -185,15 +204,17 @@ def _summary(folder: Path) -> RunSummary | None:
             return None
         problems.append(f"it cannot be read: {error.strerror or error}")
         recorded = settings = None
-        checkpoints, embedded, probes = [], False, 0
+        killed = False
+        checkpoints, embedded, probes, of = [], False, 0, None
     rows = last_rows(folder / "metrics.jsonl")
     state: State | Literal["damaged"] = "damaged" if recorded is None or problems else recorded.state
     step = max(recorded.step if recorded else 0, int(rows[-1]["step"]) if rows else 0, *checkpoints[-1:])
     steps = settings.train.steps if settings else None
     step_s = _number(rows[-1], "step_s") if rows else None
+    killed = killed and state == "running"  # not of a damaged one
     now = time.time()
     silent_s = left_s = None
-    if state == "running":
+    if state == "running" and not killed:
         silence = now - max(_written(path) for path in _written_on_the_way(folder, checkpoints))
         if silence > patience_s(settings.train.log_every if settings else None, rows):
             silent_s = silence
@@ -203,6 +224,7 @@ def _summary(folder: Path) -> RunSummary | None:
         name=folder.name,
         folder=folder,
         state=state,
+        killed=killed,
         silent_s=silent_s,
         created=recorded.created if recorded else "",
         preset=settings.preset if settings else "",
@@ -216,10 +238,22 @@ def _summary(folder: Path) -> RunSummary | None:
         checkpoint=checkpoints[-1] if checkpoints else None,
         best=_best(folder / "checkpoints", settings),
         embeddings=embeddings if embedded else None,
+        embedded_step=of.step if of else None,
+        embedded_older=of is not None and of.older,
         probes=probes,
-        resume=resume_command(folder) if state == "stopped" or silent_s is not None else "",
+        resume=resume_command(folder) if state == "stopped" or killed or silent_s is not None else "",
+        embed=embed_again(folder)
+        if of is not None and of.outdated and state not in ("running", "damaged")
+        else "",
         problem="; ".join(problems),
     )
+
+
+def _embedded_step(folder: Path, recorded: _Recorded | None, embeddings: Path) -> EmbeddedStep | None:
+    if recorded is None:
+        return None
+    run_id = f"{recorded.name}@{recorded.created}"
+    return embedded_step(origin(embeddings), run_id, recorded.step, folder / "checkpoints")
 
 
 def _best(checkpoints: Path, settings: _Settings | None) -> int | None:
