@@ -78,7 +78,11 @@ class Forked:
         return json.loads(self._server.stdout.readline())
 
     def start(
-        self, *words: object, largest_file: int | None = None, environment: Mapping[str, str] | None = None
+        self,
+        *words: object,
+        largest_file: int | None = None,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> int:
         """Start a command and return the id of its process.
 
@@ -86,8 +90,13 @@ class Forked:
             words: After `nuclr`.
             largest_file: Bytes that no file may exceed; None = no limit.
             environment: Variables to set.
+            cwd: Where; None = where the tests run.
         """
-        asked = {"largest_file": largest_file, "environment": dict(environment or {})}
+        asked = {
+            "largest_file": largest_file,
+            "environment": dict(environment or {}),
+            "cwd": str(cwd or Path.cwd()),
+        }
         pid: int = self._ask({"words": [str(word) for word in words], **asked})
         return pid
 

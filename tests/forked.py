@@ -44,6 +44,7 @@ def serve() -> None:
         if asked["largest_file"] is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest_file"],) * 2)
         os.environ |= asked["environment"]
+        os.chdir(asked["cwd"])
         sys.argv = ["nuclr", *asked["words"]]
         main()  # raises SystemExit, and so leaves the loop
 

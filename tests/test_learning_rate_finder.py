@@ -10,15 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from nuclr_cli.cli.console import Console
-from nuclr_cli.cli.learning_rates import show_learning_rates
 from nuclr_cli.data.pretrain_stream import PretrainStream
 from nuclr_cli.data.sessions import open_sessions
 from nuclr_cli.data.streams import Purpose, torch_seed
 from nuclr_cli.workflows.learning_rate_finder import smoothed, steepest_descent
 from nuclr_cli.workflows.pair_model import initial_model
 from nuclr_cli.workflows.presets import for_modalities, preset_settings, with_changes
-from nuclr_cli.workflows.pretrain import PretrainConfig
 
 SETTINGS: dict[str, Any] = {
     "train.batch_windows": 2,
@@ -57,15 +54,12 @@ def test_smoothing_keeps_constants_and_takes_neighbours() -> None:
 def test_a_rate_is_suggested_and_nothing_is_written(
     tiny_data: Path,
     tmp_path: Path,
-    nuclr: Callable[..., Any],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    forked: Callable[..., Any],
 ) -> None:
     before = sorted(tiny_data.rglob("*"))
     settings = [f"--set={key}={value}" for key, value in SETTINGS.items()]
-    done = nuclr(
-        "pretrain", tiny_data, "--preset", "tiny", "--gpus", 0, "--find-lr", "--json", *settings, cwd=tmp_path
-    )
+    command = ("pretrain", tiny_data, "--preset", "tiny", "--gpus", 0, "--find-lr", *settings)
+    done = forked(*command, "--json", cwd=tmp_path)
     assert done.code == 0, done.err
     record = done.json
     rates = [point["rate"] for point in record["curve"]]
@@ -81,10 +75,7 @@ def test_a_rate_is_suggested_and_nothing_is_written(
     first = record["curve"][0]
     assert first["loss"] == first["loss_at_start"] == pytest.approx(first_loss(tiny_data), rel=1e-5)
 
-    monkeypatch.chdir(tmp_path)
-    asked = PretrainConfig(tiny_data, preset="tiny", changes=SETTINGS, gpus=0)
-    show_learning_rates(Console(quiet=True), asked)
-    shown = capsys.readouterr().out
+    shown = forked(*command, cwd=tmp_path).out
     (marked,) = (line for line in shown.splitlines() if "<- steepest" in line)
     assert marked.split()[0] == f"{record['learning_rate']:.1e}"
     assert f"--set {record['setting']}" in shown  # the same numbers again
@@ -121,9 +112,9 @@ def first_loss(data: Path) -> float:
     ],
 )
 def test_what_cannot_be_tried_is_refused(
-    tiny_data: Path, tmp_path: Path, nuclr: Callable[..., Any], more: tuple[str, ...], said: str
+    tiny_data: Path, tmp_path: Path, forked: Callable[..., Any], more: tuple[str, ...], said: str
 ) -> None:
-    done = nuclr("pretrain", tiny_data, "--gpus", 0, "--find-lr", *more, cwd=tmp_path)
+    done = forked("pretrain", tiny_data, "--gpus", 0, "--find-lr", *more, cwd=tmp_path)
     assert done.code == 3
     assert said in done.err
     assert "Traceback" not in done.err

@@ -66,6 +66,8 @@ def test_missing_gpus_are_named(tiny_data: Path, tmp_path: Path, nuclr: Callable
     assert done.code == 3
     assert "GPU" in done.err
     assert "--gpus 0" in done.err
+    # By hand, as docs/cluster.md has it.
+    assert "torchrun --nproc-per-node 64 --no-python -- nuclr ... --gpus 0" in " ".join(done.err.split())
     assert not list(tmp_path.iterdir())
 
 

@@ -113,6 +113,20 @@ def test_a_signal_to_any_process_stops_all_with_one_checkpoint(
     assert_same_run(run, alone)
 
 
+def test_the_survivor_of_a_killed_process_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
+    with started([*torchrun(2), *pretrain(data, "my run")], tmp_path) as process:
+        wait_for_step(tmp_path / "nuclr-runs" / "my run", 3)
+        os.kill(children(process.pid)[1], signal.SIGKILL)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    at = err.index("Another process has ended: ")
+    said = " ".join(err[at : err.index("my run", at) + 7].split())
+    assert "Its own message, if it could write one, says why." in said
+    assert said.endswith("nuclr pretrain --resume --name 'my run'")
+    assert ".cc:" not in said
+    assert "GLHF" not in said
+
+
 SHORT_STRETCHES = """
 import sys
 import nuclr_cli.data.batch as batch

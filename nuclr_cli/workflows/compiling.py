@@ -1,29 +1,37 @@
-"""`train.compile`: the encoder through torch.compile, where this machine can compile at all."""
+"""`train.compile`: layers through torch.compile, where this machine can compile at all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from nuclr_cli.model import Encoder
+from nuclr_cli.model.blocks import FeedForward
+from nuclr_cli.workflows.reporting import Reporter
 
 _LONGEST_REASON = 200  # characters
 
 
-def compile_encoder(encoder: nn.Module, device: torch.device, warn: Callable[[str], None]) -> bool:
+def compile_encoder(encoder: Encoder, device: torch.device, reporter: Reporter) -> bool:
     """Compile in place, for batches of any size; weights keep their names.
 
-    Compilation itself happens at the first batch, and takes a minute. Whether there is a compiler is tried
+    On a CPU only the feed-forward layers: attention there has code of its own that is quicker than what is
+    compiled of it, and a program for each number of populations would be compiled anew. Nor are spike events
+    compiled on any device: their groups of spikes are other ones in each batch. One program serves all
+    feed-forward layers. Compilation itself happens in the first step. Whether there is a compiler is tried
     before, on a function of one line.
 
     Args:
-        encoder: Called as ``encoder(inputs, layout=layout)``.
+        encoder: To train.
         device: Where it is.
-        warn: Told why nothing is compiled.
+        reporter: Told that the first step takes longer, or why nothing is compiled.
 
     Returns:
         Whether it will be compiled.
     """
+    reporter.note("train.compile: compiling; the first step takes up to a minute longer")
     problem = _problem(device)
     if problem:
         need = (
@@ -31,12 +39,19 @@ def compile_encoder(encoder: nn.Module, device: torch.device, warn: Callable[[st
             if device.type == "cpu"
             else "triton (pip install triton) and a C compiler: sudo apt install gcc, or CC=/path/to/gcc"
         )
-        warn(
+        reporter.warn(
             f"train.compile: torch.compile does not work here, so the run goes on uncompiled ({problem}). "
             f"On this device it needs {need}"
         )
         return False
-    encoder.compile(dynamic=True)
+    if device.type != "cpu" and encoder.events is None:
+        # Where a fused kernel does not serve, attention has complex numbers, which are left as they are.
+        warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")
+        encoder.compile(dynamic=True)
+    else:
+        for module in encoder.modules():
+            if isinstance(module, FeedForward):
+                module.compile(dynamic=True)
     return True
 
 

@@ -57,10 +57,14 @@ def choose_device(gpus: int | None, *, most: int | None = 1) -> Device:
     if gpus > found:
         have = f"{found} GPU{'s' if found != 1 else ''}" if found else "no GPU"
         why = "" if found or torch.version.cuda else f" (torch {torch.__version__} is built without CUDA)"
-        raise InputError(
-            f"--gpus {gpus} was asked for, but torch finds {have} on this machine{why}.",
-            "Use --gpus 0 for the CPU" + (f" or --gpus {found}" if found else ""),
-        )
+        fix = "Use --gpus 0 for the CPU" + (f" or --gpus {found}" if found else "")
+        if most is None and gpus > 1:
+            # Of a command that several processes share.
+            fix += (
+                f"; for {gpus} processes on the CPU: torchrun --nproc-per-node {gpus} --no-python -- "
+                "nuclr ... --gpus 0"
+            )
+        raise InputError(f"--gpus {gpus} was asked for, but torch finds {have} on this machine{why}.", fix)
     if most is not None and gpus > most:
         raise InputError(f"--gpus {gpus}: this command works on one GPU.", "Use --gpus 1")
     if gpus == 0:

@@ -79,7 +79,7 @@ class TrainConfig:
         grad_clip: Largest gradient norm, encoder and projector separately.
         precision: ``auto`` is bf16 on a GPU and fp32 on a CPU; ``fp64`` is for comparing, not for speed.
         tf32: Allow TF32 for float32 products on a GPU, which with bf16 are few; no effect on a CPU.
-        compile: Compile the encoder with torch.compile; without a compiler the run goes on uncompiled.
+        compile: Compile layers with torch.compile; without a compiler the run goes on uncompiled.
         recompute: What is forgotten and computed again in the backward pass: ``none``, of feed-forward layers
             ``gates`` (gating and dropout) or ``ffn`` (all but their input), or of attentions too ``layers``
             (all but the input of each pair of attention and feed-forward layer). Memory, not mathematics.

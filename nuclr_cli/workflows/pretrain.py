@@ -15,10 +15,10 @@ from nuclr_cli.workflows.metrics_log import read_metrics
 from nuclr_cli.workflows.pretrain_begin import Begun, Place, begin, follow
 from nuclr_cli.workflows.pretrain_begin import PretrainConfig as PretrainConfig
 from nuclr_cli.workflows.pretrain_sessions import training_parts
-from nuclr_cli.workflows.ranks import Ranks
+from nuclr_cli.workflows.ranks import Ranks, resumed_with
 from nuclr_cli.workflows.reporting import Reporter, SilentReporter
 from nuclr_cli.workflows.run_lock import PATIENCE_S, RunLock
-from nuclr_cli.workflows.runs import RunSession
+from nuclr_cli.workflows.runs import RunSession, resume_command
 from nuclr_cli.workflows.trainer import Trainer
 from nuclr_cli.workflows.window_groups import window_groups
 
@@ -143,7 +143,8 @@ def _train(begun: Begun, device: Device, ranks: Ranks, reporter: Reporter, began
         if warmup is None:
             warmup = round(min(stream.steps_in_epoch(), train.steps / 10))
         try:
-            trainer.fit(iter(stream), warmup)
+            with resumed_with(resume_command(run.folder)):
+                trainer.fit(iter(stream), warmup)
         finally:
             stream.close()
         run = trainer.run

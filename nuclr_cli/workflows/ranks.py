@@ -6,6 +6,7 @@ a machine, under torchrun and srun they are there already.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -53,6 +54,35 @@ class LeftAlone(NuclrError):
         self.exit_code = error.exit_code
 
 
+class PeerGone(NuclrError):
+    """Another process of this run has ended, and could not say so in an exchange."""
+
+    exit_code = 1
+
+    def __init__(self, reason: str) -> None:
+        # gloo begins with the place in its source, and ends with advice to those who write such programs.
+        lines = re.sub(r"^(\[\S+:\d+\]\s*)+", "", reason.strip()).splitlines() or [""]
+        sentence = lines[0].split(". ")[0].rstrip(".")
+        super().__init__(
+            f"Another process has ended{f': {sentence}' if sentence else ''}.",
+            "Its own message, if it could write one, says why; then give the same command again",
+        )
+
+
+@contextmanager
+def resumed_with(command: str) -> Iterator[None]:
+    """Where another process is lost inside, name the command that goes on."""
+    try:
+        yield
+    except NuclrError as error:
+        if isinstance(error, PeerGone) or isinstance(error.__cause__, PeerGone):
+            error.fix = (
+                "Its own message, if it could write one, says why. From the last checkpoint goes on: "
+                f"{command}"
+            )
+        raise
+
+
 @contextmanager
 def told_of_peers(kind: type[RuntimeError] = RuntimeError) -> Iterator[None]:
     """Say plainly that another process is gone.
@@ -63,12 +93,7 @@ def told_of_peers(kind: type[RuntimeError] = RuntimeError) -> Iterator[None]:
     try:
         yield
     except kind as error:
-        reason = str(error).splitlines()[0]
-        raise _told(
-            f"Another process of this run has ended: {reason}",
-            "Its own message says why. nuclr pretrain --resume goes on from the last checkpoint",
-            1,
-        ) from error
+        raise PeerGone(str(error)) from error
 
 
 def _told(what: str, fix: str, exit_code: int) -> NuclrError:

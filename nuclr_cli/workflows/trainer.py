@@ -139,7 +139,7 @@ class Trainer:
         self._optimizer = optimizer
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         if self.train.compile:
-            compile_encoder(model.encoder, self.fabric.device, reporter.warn)
+            compile_encoder(model.encoder, self.fabric.device, reporter)
         if checkpoint is not None:
             restore_optimizer(optimizer, self._names, checkpoint.optimizer)
         self._average = None if self.train.ema is None else MovingAverage(model, self.train.ema)
