@@ -8,6 +8,9 @@ import re
 
 # HDF5 writes the number into a dump of several lines, safetensors behind its own words.
 _NUMBER = re.compile(r"\berrno\s*=?\s*(\d+)|\bos error (\d+)", flags=re.IGNORECASE)
+_FULL = frozenset(
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)
+)  # Windows has no quotas
 _LOCKED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -16,6 +19,11 @@ def disk_reason(error: BaseException) -> str:
     number = _number_of(error)
     text = os.strerror(number) if number in errno.errorcode else str(error)
     return " ".join(text.split()).rstrip(".") or type(error).__name__
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether there is no room there, or a quota or limit is met."""
+    return _number_of(error) in _FULL
 
 
 def is_locked(error: BaseException) -> bool:

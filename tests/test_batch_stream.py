@@ -262,7 +262,7 @@ def test_close_ends_the_workers(sessions: list[Session]) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no SIGUSR1 on this platform")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_workers_leave_a_jobs_signals_to_the_trainer(sessions: list[Session], name: str) -> None:
     wanted = [plain(step) for step in take(stream_of(sessions), 8)]
     with stream_of(sessions, num_workers=2) as stream:

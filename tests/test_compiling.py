@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,28 +55,38 @@ def test_a_compiled_run_is_the_run_to_rounding(
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     counters.clear()
+    trained = partial(both_ways, tiny_data, tmp_path)
     for tokens in ("events", "counts"):
-        plain = train(tiny_data, tmp_path, f"plain-{tokens}", model__tokens=tokens)
-        said = Notes()
-        settings = {**SETTINGS, "model.tokens": tokens, "train.compile": True}
-        config = PretrainConfig(tiny_data, tmp_path, f"compiled-{tokens}", "tiny", settings, gpus=0)
-        assert_same_to_rounding(pretrain(config, said).run, plain)
-        assert [text for text in said.said if "the first step takes up to a minute longer" in text]
+        trained({"model.tokens": tokens})
     # The function that tries the compiler, and one program for every layer, size of batch and kind of token.
     assert counters["stats"]["calls_captured"] > 20
     assert counters["stats"]["unique_graphs"] <= 3
     assert not counters["graph_break"]
+    # The same masks in the forward pass and in the one that is done again.
+    trained({"model.dropout": 0.2, "train.recompute": "gates", "train.ema": 0.9})
     assert not [str(warning.message) for warning in recwarn if "Torchinductor" in str(warning.message)]
 
 
-def assert_same_to_rounding(compiled: Path, plain: Path) -> None:
+def both_ways(data: Path, runs: Path, changes: dict[str, Any]) -> None:
+    """Train with and without a compiler; the runs must agree."""
+    name = "-".join(str(value) for value in changes.values())
+    settings = {**SETTINGS, **changes}
+    plain = pretrain(PretrainConfig(data, runs, f"plain-{name}", "tiny", settings, gpus=0)).run
+    said = Notes()
+    settings["train.compile"] = True
+    compiled = pretrain(PretrainConfig(data, runs, f"compiled-{name}", "tiny", settings, gpus=0), said).run
+    assert [text for text in said.said if "the first step takes up to a minute longer" in text]
+    assert_same_to_rounding(compiled, plain, ("model", "average") if "train.ema" in changes else ("model",))
+
+
+def assert_same_to_rounding(compiled: Path, plain: Path, weights: tuple[str, ...]) -> None:
     for found, expected in zip(
         read_metrics(compiled / "metrics.jsonl"), read_metrics(plain / "metrics.jsonl"), strict=True
     ):
         for key in ("loss", "grad_norm", "rankme"):
             assert found[key] == pytest.approx(expected[key], rel=1e-4), key
         assert found["pairs"] == expected["pairs"]
-    for file in ("model", "optimizer"):
+    for file in (*weights, "optimizer"):
         path = f"checkpoints/step-00000004/{file}.safetensors"
         own, same = load_file(compiled / path), load_file(plain / path)
         assert own.keys() == same.keys()
@@ -141,6 +153,22 @@ def test_tf32_is_what_the_setting_says_and_what_it_was_afterwards(before: str) -
         torch.set_float32_matmul_precision(own)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("tokens", ["counts", "events"])
+def test_a_compiled_run_on_a_gpu_is_the_run_to_rounding(tiny_data: Path, tmp_path: Path, tokens: str) -> None:
+    runs = {}
+    for compiled in (False, True):
+        more = {"model.tokens": tokens, "model.dropout": 0.0, "train.precision": "fp32"}
+        settings = {**SETTINGS, **more, "train.compile": compiled}
+        runs[compiled] = pretrain(
+            PretrainConfig(tiny_data, tmp_path, f"{compiled}", "tiny", settings, gpus=1)
+        )
+    losses = [[row["loss"] for row in read_metrics(one.run / "metrics.jsonl")] for one in runs.values()]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="TF32 is of GPUs")
 def test_training_on_a_gpu_rounds_to_tf32_where_it_is_asked_for(tiny_data: Path, tmp_path: Path) -> None:
     losses = {}

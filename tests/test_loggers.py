@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from nuclr_cli.errors import InputError
-from nuclr_cli.workflows.loggers import _wandb_is_set_up, checked
+from nuclr_cli.workflows.loggers import MLflow, _wandb_is_set_up, checked
+from nuclr_cli.workflows.pretrain import PretrainConfig, pretrain
+from nuclr_cli.workflows.runs import open_run
 
 STEPS = 40
 SETTINGS = (
@@ -105,6 +107,26 @@ def test_mlflow_goes_on_with_the_same_run(forked: Any, tiny_data: Path, tmp_path
     assert found.data.params["train.steps"] == str(STEPS)
     history = [(one.step, one.value) for one in client.get_metric_history(found.info.run_id, "loss")]
     assert history == [(row["step"], row["loss"]) for row in rows(run)]
+
+
+def test_a_step_of_which_mlflow_has_half_is_completed(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill may come between two metrics of one step, which MLflow writes one after the other."""
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    settings = {"train.steps": 3, "train.log_every": 1, "train.batch_windows": 2}
+    config = PretrainConfig(tiny_data, tmp_path, "r", "tiny", settings, gpus=0, loggers=("mlflow",))
+    run = open_run(pretrain(config).run)
+    (loss,) = (run.folder / "mlflow").rglob("metrics/loss")
+    whole = loss.read_text().splitlines()
+    loss.write_text("\n".join(whole[:2]) + "\n")
+    logger = MLflow(run)
+    for row in rows(run.folder):
+        logger.write(int(row["step"]), row)
+    logger.close(finished=True)
+    for metric in (loss, loss.with_name("elapsed_s")):
+        assert [line.split()[2] for line in metric.read_text().splitlines()] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])

@@ -98,7 +98,7 @@ def test_a_killed_run_resumes_bit_for_bit(tiny_data: Path, tmp_path: Path, nuclr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT"])
 def test_a_signal_saves_and_stops(tiny_data: Path, tmp_path: Path, name: str) -> None:
     process = start(tiny_data, tmp_path, "--name", "r", "--steps", "100000", "--json")
     wait_for_step(tmp_path / "r", 3, process)

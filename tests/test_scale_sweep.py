@@ -306,7 +306,7 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_same_numbers(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_stops_the_points_and_says_what_remains(tiny_data: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "sweep"
     process = start(tiny_data, folder, "--jobs", "1", "--steps", "100000", "--json")

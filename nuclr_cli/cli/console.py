@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from nuclr_cli.cli.listeners import that_may_go
+from nuclr_cli.cli.listeners import is_terminal, that_may_go
 from nuclr_cli.errors import NuclrError
 from nuclr_cli.workflows.launchers import is_first_process
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from nuclr_cli.workflows.reporting import Progress
 
-PLAIN_LINE_EVERY_S = (5.0, 60.0)
+PLAIN_LINE_EVERY_S = (5.0, 15.0)
 """Between two lines of a batch log: at first, and when the work has gone on for a while."""
 
 
@@ -59,7 +59,7 @@ class _RichProgress:
 
 
 class _PlainProgress:
-    """One line every few seconds, later every minute: a batch log stays readable and is never silent."""
+    """One line every few seconds, fewer as hours pass: a batch log stays readable and is never silent."""
 
     def __init__(
         self, write: Callable[[str], None], title: str, total: float | None, unit: str, start: float = 0
@@ -116,7 +116,7 @@ class Console:
     ) -> None:
         self.json_output, self.quiet, self.verbose, self.debug = json_output, quiet, verbose, debug
         self._speaks = True
-        self._on_terminal = sys.stdout.isatty()  # asked now: one that is closed later is none any more
+        self._on_terminal = is_terminal(sys.stdout)  # asked now: one that is closed later is none any more
         self._err: RichConsole | None = None
         self._out: RichConsole | None = None
         self._printed_json = False
@@ -136,7 +136,7 @@ class Console:
                 file=that_may_go(sys.stderr),
                 highlight=False,
                 emoji=False,
-                soft_wrap=not sys.stderr.isatty(),
+                soft_wrap=not is_terminal(sys.stderr),
             )
         return self._err
 
@@ -152,11 +152,11 @@ class Console:
                     raise SystemExit(0)
 
             # A pipe has no width: wide enough that no table cell of ours is ever cut.
-            wide = None if sys.stdout.isatty() else 160
+            wide = None if is_terminal(sys.stdout) else 160
             self._out = Result(file=self._stdout(), highlight=False, emoji=False, width=wide)
         return self._out
 
-    def _stdout(self) -> IO[str]:
+    def _stdout(self) -> IO[str] | None:
         """A result that cannot be written is an error, but not on a terminal that was closed meanwhile."""
         return that_may_go(sys.stdout) if self._on_terminal else sys.stdout
 
@@ -248,11 +248,13 @@ class Console:
     def _print_json(self, document: Any) -> None:
         self._printed_json = True
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+        out = self._stdout()
+        if out is None:
+            return
         try:
             text.encode(sys.stdout.encoding or "ascii")
         except UnicodeEncodeError:  # a terminal that is not UTF-8, or a file name that is no text
             text = json.dumps(document, indent=2, allow_nan=False)
-        out = self._stdout()
         out.write(text + "\n")
         out.flush()
 

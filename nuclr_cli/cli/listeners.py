@@ -45,10 +45,15 @@ class _Unheard:
         return getattr(self._file, name)
 
 
-def that_may_go(file: IO[str]) -> IO[str]:
+def that_may_go(file: IO[str] | None) -> IO[str] | None:
     """`file`, for what is said beside the work: a write that fails changes nothing about the work.
 
     Args:
-        file: Such as ``sys.stderr``.
+        file: Such as ``sys.stderr``; None = the process was started without one.
     """
-    return cast("IO[str]", _Unheard(file))
+    return None if file is None else cast("IO[str]", _Unheard(file))
+
+
+def is_terminal(file: IO[str] | None) -> bool:
+    """Whether a person is there to read it."""
+    return file is not None and file.isatty()

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from nuclr_cli.cli.console import Console
+from nuclr_cli.disk_errors import is_full
 from nuclr_cli.errors import InputError, MissingPackageError, NuclrError, exit_code_of
 
 ConfigFile = Annotated[
@@ -113,6 +114,13 @@ def guarded(console: Console, work: Callable[[], None]) -> None:
     except BrokenPipeError:
         raise typer.Exit(0) from None
     except OSError as error:
+        if error.filename is None and is_full(error):
+            full = InputError(
+                f"What the command has to say could not be written: {error.strerror}.",
+                "Free space where its output goes, or send it elsewhere, and give the command again.",
+            )
+            console.error(full)
+            raise typer.Exit(full.exit_code) from None
         if error.filename is None:
             _bug(console, error)
         if console.debug:

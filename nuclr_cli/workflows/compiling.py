@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
@@ -31,7 +29,6 @@ def compile_encoder(encoder: Encoder, device: torch.device, reporter: Reporter) 
     Returns:
         Whether it will be compiled.
     """
-    reporter.note("train.compile: compiling; the first step takes up to a minute longer")
     problem = _problem(device)
     if problem:
         need = (
@@ -44,9 +41,9 @@ def compile_encoder(encoder: Encoder, device: torch.device, reporter: Reporter) 
             f"On this device it needs {need}"
         )
         return False
+    longer = "up to a minute longer" if device.type == "cpu" else "longer"
+    reporter.note(f"train.compile: compiling; the first step takes {longer}")
     if device.type != "cpu" and encoder.events is None:
-        # Where a fused kernel does not serve, attention has complex numbers, which are left as they are.
-        warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")
         encoder.compile(dynamic=True)
     else:
         for module in encoder.modules():

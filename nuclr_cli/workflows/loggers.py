@@ -237,14 +237,21 @@ class MLflow:
             self._id = made.info.run_id
             params = [Param(key, str(value)) for key, value in flatten(asdict(run.settings)).items()]
             self._client.log_batch(self._id, params=params)
-        # Every row has this one.
-        history = self._client.get_metric_history(self._id, "elapsed_s")
-        self._sent = max((metric.step for metric in history), default=0)
+        # Of each metric by itself: a kill may come between those of one step.
+        self._sent = {key: self._last_step(key) for key in self._client.get_run(self._id).data.metrics}
+
+    def _last_step(self, key: str) -> int:
+        history = self._client.get_metric_history(self._id, key)
+        return max((metric.step for metric in history), default=0)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        if step > self._sent:
-            now = round(time.time() * 1000)
-            metrics = [self._metric(key, float(value), now, step) for key, value in numbers.items()]
+        now = round(time.time() * 1000)
+        metrics = [
+            self._metric(key, float(value), now, step)
+            for key, value in numbers.items()
+            if step > self._sent.get(key, 0)
+        ]
+        if metrics:
             self._client.log_batch(self._id, metrics=metrics)
 
     def close(self, finished: bool) -> None:
