@@ -49,7 +49,8 @@ def stopped(forked: Any, tiny_data: Path, tmp_path_factory: pytest.TempPathFacto
     run = tmp_path_factory.mktemp("went-on") / "a run"
     process = forked.start("pretrain", tiny_data, "--runs", run.parent, "--name", run.name, *SETTINGS)
     deadline = time.monotonic() + 60
-    while not (run / "metrics.jsonl").is_file():
+    metrics = run / "metrics.jsonl"  # made empty, before signals are heard
+    while not metrics.is_file() or "\n" not in metrics.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.005)
     os.kill(process, signal.SIGTERM)
