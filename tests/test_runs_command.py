@@ -443,6 +443,9 @@ def test_a_pipe_has_all_columns_and_long_names_are_whole(nuclr: Callable[..., An
     long = "a-run-with-a-name-that-says-it-all-" * 2
     (copied / "other").rename(copied / long)
     out = nuclr("runs", cwd=copied.parent).out
+    (row,) = [line for line in out.splitlines() if line.startswith(f" {long} ")]  # as grep finds it
+    assert len(row) > 160
+    assert row.split()[1] == "finished"
     for name in ("last row", "of", "saved", "best", "steps/s", "left", "embedded", "probes"):
         assert f" {name} " in out
     assert "No room" not in out

@@ -43,8 +43,8 @@ class RunSummary:
         name: Of its folder.
         folder: Where it lies.
         state: As run.json says; ``damaged`` when its files do not.
-        gone: The process that trains it by run.json is gone, as this machine can tell. It was killed, or ended
-            with an error of its own: neither is noted in the folder.
+        gone: The process that trains it by run.json is gone, as this machine can tell: it was killed, or
+            ended with an error of its own.
         silent_s: Seconds since a run that should be running has written anything, where that is longer than
             its steps explain (see `patience_s`): it is gone, or hangs. None = no reason to think so, or it
             is known to be gone.
