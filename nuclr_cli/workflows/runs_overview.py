@@ -243,7 +243,7 @@ def _summary(folder: Path) -> RunSummary | None:
         embedded_older=of is not None and of.older,
         probes=probes,
         resume=resume_command(folder) if state == "stopped" or gone or silent_s is not None else "",
-        embed=embed_again(folder)
+        embed=embed_again(folder, of)
         if of is not None and of.outdated and state not in ("running", "damaged")
         else "",
         problem="; ".join(problems),
