@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def wait_for_steps(run: Path, process: subprocess.Popen[Any]) -> None:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_help_names_what_stops_training_cleanly(nuclr: Callable[..., Any]) -> None:
+    shown = " ".join(nuclr("pretrain", "--help").out.split())
+    assert "Ctrl-C, SIGTERM and a closed terminal stop it cleanly" in shown
 
 
 @pytest.mark.slow
