@@ -49,7 +49,10 @@ class MissingPackageError(NuclrError):
 
 
 class Interrupted(NuclrError):
-    """Stopped by a signal after a checkpoint was saved (exit 130 for SIGINT, 143 for SIGTERM and SIGUSR1)."""
+    """Stopped by a signal after a checkpoint was saved.
+
+    Exit 130 for SIGINT, 143 for SIGTERM, SIGUSR1 and SIGHUP (the terminal was closed).
+    """
 
     def __init__(self, what: str, fix: str = "", *, exit_code: int = 143) -> None:
         super().__init__(what, fix)

@@ -49,7 +49,8 @@ def stopped(forked: Any, tiny_data: Path, tmp_path_factory: pytest.TempPathFacto
     run = tmp_path_factory.mktemp("went-on") / "a run"
     process = forked.start("pretrain", tiny_data, "--runs", run.parent, "--name", run.name, *SETTINGS)
     deadline = time.monotonic() + 60
-    while not (run / "metrics.jsonl").is_file():
+    metrics = run / "metrics.jsonl"  # made empty, before signals are heard
+    while not metrics.is_file() or "\n" not in metrics.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.005)
     os.kill(process, signal.SIGTERM)
@@ -61,6 +62,15 @@ def stopped(forked: Any, tiny_data: Path, tmp_path_factory: pytest.TempPathFacto
         done = forked(*words)
         assert done.code == 0, done.err
     return run
+
+
+@pytest.fixture(scope="module")
+def averaged(forked: Any, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run that keeps a moving average of its weights."""
+    runs = tmp_path_factory.mktemp("averaged")
+    short = ("--steps", 4, "--set", "train.checkpoint_every=2", "--set", "train.ema=0.9")
+    ran(forked, "pretrain", tiny_data, "--runs", runs, "--name", "a run", *SETTINGS, *short)
+    return runs / "a run"
 
 
 @pytest.fixture
@@ -145,6 +155,45 @@ def test_all_that_read_older_embeddings_say_so_until_they_are_made_again(forked:
     assert f"Checkpoint: step {STEPS}, the last one." in (run / "report.html").read_text()
     found = summary(run)
     assert (found.embedded_step, found.embedded_older, found.embed) == (STEPS, False, "")
+
+
+@pytest.mark.parametrize("options", [("--limit", "60.0", "--weights", "raw"), ()])
+def test_what_is_to_be_typed_makes_the_same_kind_of_table(
+    forked: Any, averaged: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """A run that keeps a moving average: its plain weights are not what `nuclr embed` takes by itself."""
+    run = Path(shutil.copytree(averaged, tmp_path / "a run"))
+    newest = run / "checkpoints" / "step-00000004"
+    newest.rename(tmp_path / "later")
+    ran(forked, "embed", "--run", run, "--gpus", 0, *options)
+    before = load_embeddings(run / "embeddings.parquet").metadata
+    (tmp_path / "later").rename(newest)
+    again = shlex.join(["nuclr", "embed", "--run", str(run), *options])
+    assert summary(run).embed == again
+    shutil.copy(run / "embeddings.parquet", tmp_path / "copy.parquet")
+    copied = ProbeConfig(
+        "cell_type",
+        embeddings=tmp_path / "copy.parquet",
+        runs=tmp_path,
+        baselines="none",
+        bootstrap=20,
+        permutations=0,
+        split="unit",
+    )
+    for ask, typed in (
+        (lambda listener: probe(asked(run), listener), f"{again}, then nuclr probe"),
+        (lambda listener: report(ReportConfig(run, umap=False), listener), f"{again}, then probe"),
+        (
+            lambda listener: probe(copied, listener),
+            f"nuclr embed DATA {shlex.join(['--run', str(run), *options, '-o', str(copied.embeddings)])}, ",
+        ),
+    ):
+        (said,) = told(ask)[1]
+        assert typed in said
+    ran(forked, *shlex.split(again)[1:], "--gpus", 0)
+    after = load_embeddings(run / "embeddings.parquet").metadata
+    assert (before["checkpoint_step"], after["checkpoint_step"]) == ("2", "4")
+    assert [after[key] for key in ("limit_s", "weights")] == [before[key] for key in ("limit_s", "weights")]
 
 
 def test_the_other_probes_say_it_as_well(run: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,12 @@ def test_no_room_for_a_row_or_for_tensorboard(forked: Any, begun: Path, straight
     assert steps_available(begun / "checkpoints") == [4, 8]
     assert rows(begun) == rows(straight)[: len(rows(begun))]
     assert len(rows(begun)) == len(before) + 1  # a second one would go beyond the limit
+    listed = forked("runs", "--runs", begun.parent)
+    assert listed.code == 0, listed.err
+    assert "killed" not in listed.out  # its own error ended it
+    if sys.platform == "linux":
+        assert " broken off " in listed.out
+        assert f"to continue:\n  nuclr pretrain --resume --name begun --runs {begun.parent}\n" in listed.out
     assert_ends_like(forked, begun, straight)
 
 

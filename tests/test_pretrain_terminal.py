@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,11 @@ def started(words: list[str], **how: Any) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+
+
+def test_help_names_what_stops_training_cleanly(nuclr: Callable[..., Any]) -> None:
+    shown = " ".join(nuclr("pretrain", "--help").out.split())
+    assert "Ctrl-C, SIGTERM and a closed terminal stop it cleanly" in shown
 
 
 @pytest.mark.slow

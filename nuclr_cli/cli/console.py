@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 PLAIN_LINE_EVERY_S = (5.0, 15.0)
 """Between two lines of a batch log: at first, and when the work has gone on for a while."""
 
+PIPE_WIDTH = 1_000_000
+"""A pipe has no width: a row of a table is one line there, for `grep`, however long its cells are."""
+
 
 def to_jsonable(value: Any) -> Any:
     """Turn records, paths and numpy values into plain JSON values (NaN and infinities become None)."""
@@ -151,8 +154,7 @@ class Console:
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                     raise SystemExit(0)
 
-            # A pipe has no width: wide enough that no table cell of ours is ever cut.
-            wide = None if is_terminal(sys.stdout) else 160
+            wide = None if is_terminal(sys.stdout) else PIPE_WIDTH
             self._out = Result(file=self._stdout(), highlight=False, emoji=False, width=wide)
         return self._out
 

@@ -72,7 +72,10 @@ def pretrain(
     settings: Settings = None,
     seed: Seed = None,
 ) -> None:
-    """Train the encoder on sessions, without labels. Stops cleanly on Ctrl-C or SIGTERM; --resume goes on."""
+    """Train the encoder on sessions, without labels.
+
+    Ctrl-C, SIGTERM and a closed terminal stop it cleanly, with a checkpoint; --resume goes on.
+    """
     from nuclr_cli.workflows.config import parse_settings, read_toml
     from nuclr_cli.workflows.data_place import chosen_cache
     from nuclr_cli.workflows.pretrain import PretrainConfig

@@ -49,12 +49,12 @@ def _render(console: Console, runs: tuple[RunSummary, ...]) -> None:
         console.print(f"No room for {', '.join(missing)}; --json has all.")
     _commands(
         console,
-        "Stopped or killed; to continue:",
+        "Stopped or broken off; to continue:",
         [run.resume for run in runs if run.resume and run.silent_s is None],
     )
     _commands(
         console,
-        "Silent, so hanging or killed elsewhere; to continue one that was killed:",
+        "Silent, so hanging or broken off elsewhere; to continue one that runs no more:",
         [run.resume for run in runs if run.silent_s is not None],
     )
     _commands(
@@ -110,8 +110,8 @@ def _width(rows: Sequence[Mapping[str, str]]) -> int:
 
 
 def _state(run: RunSummary) -> str:
-    if run.killed:
-        return "killed"
+    if run.gone:
+        return "broken off"
     return run.state if run.silent_s is None else f"silent {_lasting(run.silent_s)}"
 
 

@@ -19,7 +19,13 @@ from torch import Tensor
 from nuclr_cli.disk_errors import disk_reason
 from nuclr_cli.errors import InputError
 from nuclr_cli.workflows.best_checkpoint import KeepBest, best_step
-from nuclr_cli.workflows.run_folder import after_a_full_disk, folder_of, resume_command, steps_available
+from nuclr_cli.workflows.run_folder import (
+    AVERAGE,
+    after_a_full_disk,
+    folder_of,
+    resume_command,
+    steps_available,
+)
 
 __all__ = [
     "Checkpoint",
@@ -34,7 +40,6 @@ __all__ = [
 ]
 
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
-_AVERAGE = "average.safetensors"  # only of runs that keep one
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,8 @@ def save_checkpoint(
         (temporary / _FILES[2]).write_text(json.dumps({"step": step, **state}, indent=2), encoding="utf-8")
         names = [*_FILES]
         if average is not None:
-            names.append(_AVERAGE)
-            save_file({k: v.detach().cpu().contiguous() for k, v in average.items()}, temporary / _AVERAGE)
+            names.append(AVERAGE)
+            save_file({k: v.detach().cpu().contiguous() for k, v in average.items()}, temporary / AVERAGE)
         sums = {name: _sha256(temporary / name) for name in names}
         (temporary / "checksums.json").write_text(json.dumps(sums, indent=2), encoding="utf-8")
         for path in (*(temporary / name for name in (*names, "checksums.json")), temporary):
@@ -153,13 +158,13 @@ def load_checkpoint(checkpoints: Path, step: int | None = None) -> Checkpoint:
         state = json.loads((folder / _FILES[2]).read_text(encoding="utf-8"))
         step = int(state.pop("step"))
         model, optimizer = load_file(folder / _FILES[0]), load_file(folder / _FILES[1])
-        average = load_file(folder / _AVERAGE) if (folder / _AVERAGE).exists() else None
+        average = load_file(folder / AVERAGE) if (folder / AVERAGE).exists() else None
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"The checkpoint {folder} is not what nuclr writes, though its checksums fit: {error}.",
             "Use another --checkpoint, or have the run sent again by whom it comes from",
         ) from None
-    average_digest = "" if average is None else _sha256(folder / _AVERAGE)
+    average_digest = "" if average is None else _sha256(folder / AVERAGE)
     return Checkpoint(step, model, optimizer, state, digest, average, average_digest)
 
 
@@ -207,8 +212,8 @@ def damage(folder: Path) -> str:
     except (OSError, ValueError):
         return "checksums.json is missing or unreadable"
     # Of an average without a checksum nobody knows what it is.
-    averaged = isinstance(sums, dict) and (_AVERAGE in sums or (folder / _AVERAGE).exists())
-    for name in (*_FILES, _AVERAGE) if averaged else _FILES:
+    averaged = isinstance(sums, dict) and (AVERAGE in sums or (folder / AVERAGE).exists())
+    for name in (*_FILES, AVERAGE) if averaged else _FILES:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nuclr_cli.workflows.run_folder import steps_available
+from nuclr_cli.workflows.run_folder import AVERAGE, folder_of, steps_available
 
 LAST = "last"
 
@@ -27,6 +27,7 @@ class EmbeddedStep:
         newest: Step of its newest checkpoint; None = it has none.
         rule: How the checkpoint was chosen (``last``, ``given``, ...), '' = the table does not say.
         scored_to: Newest checkpoint that was there to choose from; None = no choice among several.
+        options: Of ``nuclr embed``, as far as its defaults would make another kind of table.
     """
 
     step: int
@@ -34,6 +35,7 @@ class EmbeddedStep:
     newest: int | None
     rule: str
     scored_to: int | None
+    options: tuple[str, ...] = ()
 
     @property
     def older(self) -> bool:
@@ -81,12 +83,20 @@ def embedded_step(
         newest=steps[-1] if steps else None,
         rule=rule,
         scored_to=scored_to,
+        options=_options(metadata, checkpoints, steps),
     )
 
 
-def embed_again(run: Path) -> str:
-    """What to type to have a run's own embeddings of its newest weights."""
-    return f"nuclr embed --run {shlex.quote(str(run))}"
+def embed_again(run: Path, found: EmbeddedStep) -> str:
+    """What to type to have a run's own embeddings of its newest weights, made as those there are were."""
+    return shlex.join(["nuclr", "embed", "--run", str(run), *found.options])
+
+
+def _options(metadata: Mapping[str, str], checkpoints: Path, steps: Sequence[int]) -> tuple[str, ...]:
+    limit = metadata.get("limit_s", "")
+    averaged = bool(steps) and (folder_of(checkpoints, steps[-1]) / AVERAGE).is_file()
+    raw = averaged and metadata.get("weights") == "raw"
+    return (*(("--limit", limit) if limit else ()), *(("--weights", "raw") if raw else ()))
 
 
 def _rule(selection: str) -> tuple[str, int | None]:

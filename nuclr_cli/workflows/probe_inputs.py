@@ -128,9 +128,9 @@ def _of_which_step(
     stands = f"the run {run.record.name} stands at step {found.stands}"
     if not found.outdated:
         return (f"{said}; {stands}.",), ()
-    again = embed_again(run.folder)
+    again = embed_again(run.folder, found)
     if path.resolve() != run.embeddings.resolve():
-        again = f"{embed_command(run)} -o {shlex.quote(str(path))}"
+        again = embed_command(run, shlex.join([*found.options, "-o", str(path)]))
     return (), (f"{said}, but {stands}. For its newest weights: {again}, then nuclr probe.",)
 
 

@@ -119,7 +119,7 @@ def gather(run: Run, scale: Path | None) -> Gathered:
     if embedded is not None and embedded.outdated:
         warnings.append(
             f"The embeddings are of step {embedded.step}, but the run stands at step {embedded.stands}. "
-            f"For its newest weights: {embed_again(run.folder)}, then probe and report again."
+            f"For its newest weights: {embed_again(run.folder, embedded)}, then probe and report again."
         )
     made_by = table.metadata.get("run", "")
     if made_by and made_by != run.id:

@@ -8,6 +8,9 @@ from typing import Literal
 
 RUNS = Path("nuclr-runs")
 
+AVERAGE = "average.safetensors"
+"""In the checkpoints of a run that keeps a moving average; `nuclr embed` takes it unless told otherwise."""
+
 State = Literal["running", "stopped", "failed", "finished"]
 
 

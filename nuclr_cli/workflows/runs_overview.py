@@ -43,10 +43,11 @@ class RunSummary:
         name: Of its folder.
         folder: Where it lies.
         state: As run.json says; ``damaged`` when its files do not.
-        killed: The process that trains it by run.json is gone, as this machine can tell.
+        gone: The process that trains it by run.json is gone, as this machine can tell: it was killed, or
+            ended with an error of its own.
         silent_s: Seconds since a run that should be running has written anything, where that is longer than
-            its steps explain (see `patience_s`): it was killed, or hangs. None = no reason to think so, or
-            it is known to be killed.
+            its steps explain (see `patience_s`): it is gone, or hangs. None = no reason to think so, or it
+            is known to be gone.
         created: UTC time, ISO 8601, '' = unknown.
         preset: Name, '' = unknown.
         step: Steps done, of which those after `checkpoint` would be done again.
@@ -70,7 +71,7 @@ class RunSummary:
     name: str
     folder: Path
     state: State | Literal["damaged"]
-    killed: bool
+    gone: bool
     silent_s: float | None
     created: str
     preset: str
@@ -187,8 +188,8 @@ def _summary(folder: Path) -> RunSummary | None:
         if not run_json and not (config and metrics):  # both: a run that has lost its record
             return None
         recorded = _read(_Recorded, folder / "run.json", problems)
-        killed = recorded is not None and recorded.state == "running" and is_gone(said_in(folder))
-        if killed and recorded != _read(_Recorded, folder / "run.json", []):
+        gone = recorded is not None and recorded.state == "running" and is_gone(said_in(folder))
+        if gone and recorded != _read(_Recorded, folder / "run.json", []):
             return _summary(folder)  # it ended well in between: it says so before it ends
         settings = _read(_Settings, folder / "config.json", problems)
         checkpoints = steps_available(folder / "checkpoints")
@@ -204,17 +205,17 @@ def _summary(folder: Path) -> RunSummary | None:
             return None
         problems.append(f"it cannot be read: {error.strerror or error}")
         recorded = settings = None
-        killed = False
+        gone = False
         checkpoints, embedded, probes, of = [], False, 0, None
     rows = last_rows(folder / "metrics.jsonl")
     state: State | Literal["damaged"] = "damaged" if recorded is None or problems else recorded.state
     step = max(recorded.step if recorded else 0, int(rows[-1]["step"]) if rows else 0, *checkpoints[-1:])
     steps = settings.train.steps if settings else None
     step_s = _number(rows[-1], "step_s") if rows else None
-    killed = killed and state == "running"  # not of a damaged one
+    gone = gone and state == "running"  # not of a damaged one
     now = time.time()
     silent_s = left_s = None
-    if state == "running" and not killed:
+    if state == "running" and not gone:
         silence = now - max(_written(path) for path in _written_on_the_way(folder, checkpoints))
         if silence > patience_s(settings.train.log_every if settings else None, rows):
             silent_s = silence
@@ -224,7 +225,7 @@ def _summary(folder: Path) -> RunSummary | None:
         name=folder.name,
         folder=folder,
         state=state,
-        killed=killed,
+        gone=gone,
         silent_s=silent_s,
         created=recorded.created if recorded else "",
         preset=settings.preset if settings else "",
@@ -241,8 +242,8 @@ def _summary(folder: Path) -> RunSummary | None:
         embedded_step=of.step if of else None,
         embedded_older=of is not None and of.older,
         probes=probes,
-        resume=resume_command(folder) if state == "stopped" or killed or silent_s is not None else "",
-        embed=embed_again(folder)
+        resume=resume_command(folder) if state == "stopped" or gone or silent_s is not None else "",
+        embed=embed_again(folder, of)
         if of is not None and of.outdated and state not in ("running", "damaged")
         else "",
         problem="; ".join(problems),
