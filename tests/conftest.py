@@ -81,7 +81,7 @@ class Forked:
         self,
         *words: object,
         largest_file: int | None = None,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | None] | None = None,
         cwd: Path | None = None,
     ) -> int:
         """Start a command and return the id of its process.
@@ -89,7 +89,7 @@ class Forked:
         Args:
             words: After `nuclr`.
             largest_file: Bytes that no file may exceed; None = no limit.
-            environment: Variables to set.
+            environment: Variables to set, or to remove where they are None.
             cwd: Where; None = where the tests run.
         """
         asked = {

@@ -43,7 +43,10 @@ def serve() -> None:
             os.close(writing)
         if asked["largest_file"] is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest_file"],) * 2)
-        os.environ |= asked["environment"]
+        for name, value in asked["environment"].items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
         os.chdir(asked["cwd"])
         sys.argv = ["nuclr", *asked["words"]]
         main()  # raises SystemExit, and so leaves the loop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,20 @@ from nuclr_cli.data.store import SourceRecord, write_population
 from nuclr_cli.testing.simulate import tiny_population
 
 KEYS = {"AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+ELSEWHERE = {
+    "AWS_PROFILE": "lab",
+    "AWS_DEFAULT_PROFILE": "lab",
+    "AWS_SESSION_TOKEN": "old",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/keys",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/keys",
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere/token",
+    "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+    "AWS_CA_BUNDLE": "/nowhere/ca",
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+    "all_proxy": "http://127.0.0.1:9",
+}
+"""What whoever runs the tests may have set for buckets of their own."""
 SMALL = (
     "--preset",
     "tiny",
@@ -41,12 +56,14 @@ class Bucket:
     Attributes:
         folder: The session files before they were uploaded.
         client: Of boto3.
-        environment: What a process must know to read the bucket.
+        server: Of moto.
+        environment: What a process must know to read the bucket, and (None) must not.
     """
 
     folder: Path
     client: Any
-    environment: dict[str, str]
+    server: ThreadedMotoServer
+    environment: dict[str, str | None]
 
     url = "s3://lab/cohort"
 
@@ -55,7 +72,20 @@ class Bucket:
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> Iterator[Bucket]:
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    proxies = [name for name in os.environ if name.lower().endswith("_proxy")]
+    set_here = {*ELSEWHERE, *proxies, *(name for name in os.environ if name.startswith("AWS_"))}
+    for name in set_here:
+        monkeypatch.delenv(name, raising=False)
+    missing = str(tmp_path / "no such file")
+    files = {
+        "AWS_CONFIG_FILE": missing,
+        "AWS_SHARED_CREDENTIALS_FILE": missing,
+        "NO_PROXY": "*",
+        "no_proxy": "*",
+    }
+    for name, value in files.items():
+        monkeypatch.setenv(name, value)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -69,8 +99,9 @@ def bucket(tmp_path: Path) -> Iterator[Bucket]:
             region_name=KEYS["AWS_DEFAULT_REGION"],
         )
         client.create_bucket(Bucket="lab")
-        cache = str(tmp_path / "cache")
-        made = Bucket(tmp_path / "made", client, {**KEYS, "AWS_ENDPOINT_URL": endpoint, "NUCLR_CACHE": cache})
+        environment: dict[str, str | None] = dict.fromkeys(set_here)
+        environment |= {**KEYS, **files, "AWS_ENDPOINT_URL": endpoint, "NUCLR_CACHE": str(tmp_path / "cache")}
+        made = Bucket(tmp_path / "made", client, server, environment)
         for number in range(4):
             file = made.folder / ("below" if number % 2 else ".") / f"m{number}.h5"
             write(file, number, f"m{number}")
@@ -135,3 +166,37 @@ def test_a_bucket_without_credentials_says_how_to_log_in(forked: Any, bucket: Bu
     assert done.code == 3, done.err
     assert "No permission to read s3://lab/cohort" in done.json["error"]["what"]
     assert "AWS_PROFILE" in done.json["error"]["fix"]
+
+
+def test_what_a_developer_has_set_does_not_reach_the_bucket(forked: Any, bucket: Bucket) -> None:
+    done = forked("info", bucket.url, "--json", environment={**ELSEWHERE, **bucket.environment})
+    assert done.code == 0, done.err
+    assert len(done.json["sessions"]) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+        {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"},
+    ],
+)
+def test_another_endpoint_that_is_away_does_not_hold_what_the_first_held(
+    forked: Any, bucket: Bucket, change: dict[str, str]
+) -> None:
+    here = {**bucket.environment, "AWS_MAX_ATTEMPTS": "1"}
+    assert forked("info", bucket.url, environment=here).code == 0
+    away = forked("info", bucket.url, "--json", environment={**here, **change})
+    assert away.code == 3
+    assert "Could not list s3://lab/cohort" in away.json["error"]["what"]
+    assert "Used instead" not in away.err
+
+
+def test_the_same_endpoint_that_is_away_is_stood_in_for(forked: Any, bucket: Bucket) -> None:
+    here = {**bucket.environment, "AWS_MAX_ATTEMPTS": "1"}
+    assert forked("info", bucket.url, environment=here).code == 0
+    bucket.server.stop()
+    away = forked("info", bucket.url, "--json", environment=here)
+    assert away.code == 0, away.err
+    assert len(away.json["sessions"]) == 4
+    assert "Used instead: the copies of 4 files" in away.err

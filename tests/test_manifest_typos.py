@@ -31,6 +31,11 @@ def test_a_misspelt_option_is_asked_about(forked: Any, tmp_path: Path) -> None:
         ("fs_khz", (), "fs_hz"),
         ("raeder", (), "reader"),
         ("segment_start", (), "segment_starts"),
+        ("Reader", (), "reader"),
+        ("readers", (), "reader"),
+        ("Breeder", (), None),
+        ("header", (), None),
+        ("leader", (), None),
         ("raeder", ("raeder",), None),
         ("session_type", (), None),
         ("subject_age", (), None),
@@ -48,7 +53,8 @@ def test_which_names_are_close(
     assert mistaken_columns(rows, broadcast) == ({} if meant is None else {column: meant})
 
 
-def test_a_column_beside_the_right_one_is_no_mistake(tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", ["duration_h", "duration"])
+def test_a_column_beside_the_right_one_is_no_mistake(tmp_path: Path, beside: str) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "m.csv").write_text("path,subject,session,duration_s,duration_h\na,m1,s1,7,0.1\n")
+    (tmp_path / "m.csv").write_text(f"path,subject,session,duration_s,{beside}\na,m1,s1,7,0.1\n")
     assert mistaken_columns(read_manifest(tmp_path / "m.csv")) == {}

@@ -48,6 +48,13 @@ def test_subjects_that_are_not_named_yet_are_suggested_first() -> None:
         ("model.headz", "'model.heads'"),
         ("steps", "'train.steps'"),
         ("model.learning_rate", "'train.learning_rate'"),
+        ("batch", "'train.batch_windows'"),
+        ("train.batch_size", "'train.batch_windows'"),
+        ("train.window", "'train.batch_windows'"),
+        ("train.lr", "'train.learning_rate'"),
+        ("lr", "'train.learning_rate'"),
+        ("views.dropout", "'views.dropout_low' or 'views.dropout_high'"),
+        ("model.dropout_low", "'views.dropout_low'"),
     ],
 )
 def test_a_misspelt_setting_is_not_answered_with_all(key: str, meant: str) -> None:

@@ -43,6 +43,24 @@ def test_a_folder_of_recordings_leads_to_its_manifest_or_to_them(sortings: Path,
     assert refused(tmp_path / "two").fix.startswith(f"`nuclr preprocess {both}` makes")
 
 
+def test_a_manifest_behind_many_recordings_is_found(sortings: Path, tmp_path: Path) -> None:
+    for number in range(60):
+        (tmp_path / f"r{number:02}").mkdir()
+    (tmp_path / "notes.csv").write_text("day,weather\n1,fair\n")
+    shutil.copyfile(sortings / "sessions.csv", tmp_path / "sessions.csv")
+    assert refused(tmp_path).fix.startswith(
+        f"`nuclr preprocess --manifest {tmp_path / 'sessions.csv'}` makes"
+    )
+
+
+@pytest.mark.parametrize("name", ["s0.h5", "s0.hdf5", "S0.H5"])
+def test_a_missing_file_is_not_made_as_a_folder(tmp_path: Path, name: str) -> None:
+    error = refused(tmp_path / name)
+    assert error.what == f"{tmp_path / name} does not exist."
+    assert "-o" not in error.fix.split()
+    assert error.fix.startswith("Name a folder of population files, or one of them.")
+
+
 def test_of_many_recordings_some_are_named(sortings: Path, tmp_path: Path) -> None:
     for number in range(6):
         shutil.copytree(sortings / "sim00", tmp_path / f"r{number}")

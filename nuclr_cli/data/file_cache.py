@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nuclr_cli.data.atomic import TEMPORARY_SUFFIX
+from nuclr_cli.data.endpoints import endpoint_mark
 from nuclr_cli.data.file_lists import keep_list, last_list
 from nuclr_cli.data.leases import leased, own_lease
 from nuclr_cli.data.locks import locked
-from nuclr_cli.data.remote import BrokenOff, RemoteFile, RemoteFolder, Stopped, text_of, where_of
+from nuclr_cli.data.remote import Away, BrokenOff, RemoteFile, RemoteFolder, Stopped, text_of, where_of
 from nuclr_cli.errors import InputError
 from nuclr_cli.wording import counted
 
@@ -77,7 +78,8 @@ class Copies:
     """The session files of DATA as copies in a cache.
 
     Making it lists the files and reserves room for them; until this process ends, no process removes them.
-    Where the server does not answer and all that it held before is in the cache, that is what is used.
+    Where the server is away (see `nuclr_cli.data.remote.Away`) and all that it held before is in the cache,
+    that is what is used.
 
     Args:
         data: A URL, or a folder that is slow to read.
@@ -97,12 +99,12 @@ class Copies:
     def __init__(self, data: Path, cache: Cache) -> None:
         self._data, self._where, self._cache = data, where_of(data), cache
         self._source: RemoteFolder | None = None
-        away: BrokenOff | None = None
+        away: Away | None = None
         try:
             source = RemoteFolder(data)
             files, when = tuple(source.files()), ""
             self._source = source
-        except BrokenOff as error:
+        except Away as error:  # one that refuses is believed
             known = last_list(cache.folder, self._where)
             if known is None or not all(_is_whole(self._entry(one) / one.name, one) for one in known.files):
                 raise
@@ -150,7 +152,7 @@ class Copies:
         if self._source is not None and all(_is_whole(path, file) for file, path in self._target.items()):
             keep_list(self._cache.folder, self._where, list(self._target))
 
-    def _outdated(self, away: BrokenOff, when: str) -> str:
+    def _outdated(self, away: Away, when: str) -> str:
         return (
             f"{away.what} Used instead: the copies of {counted(len(self._target), 'file')} in "
             f"{self._cache.folder}, which are what it held on {when} UTC; what has changed there since is "
@@ -173,8 +175,14 @@ class Copies:
             raise Stopped("Fetching was stopped.", "Run the command again.")
 
     def _entry(self, file: RemoteFile) -> Path:
-        about = "\n".join((self._where.partition(":")[0], file.path, str(file.size), file.tag))
-        return self._cache.folder / "files" / hashlib.sha256(about.encode()).hexdigest()[:24]
+        protocol, _, rest = self._where.partition("://")
+        server = rest.partition("/")[0]
+        about = [protocol, file.path, str(file.size), file.tag]
+        if server not in file.path:  # as for FTP, where a path begins after the host
+            about.append(server)
+        mark = "" if file.tag else endpoint_mark(self._where)  # a tag tells another endpoint's file
+        about += [mark] if mark else []
+        return self._cache.folder / "files" / hashlib.sha256("\n".join(about).encode()).hexdigest()[:24]
 
     def _fetch(self, file: RemoteFile) -> None:
         target = self._target[file]

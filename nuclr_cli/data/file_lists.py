@@ -1,6 +1,6 @@
 """What a server holds, as it said when it was last reached: for the time when it is away.
 
-    CACHE/lists/DIGEST.json  the files of one place; DIGEST is of the place
+    CACHE/lists/DIGEST.json  the files of one place; DIGEST is of the place and the server set for it
 
 A list is written when copies of all its files are in the cache.
 """
@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nuclr_cli.data.atomic import TEMPORARY_SUFFIX
+from nuclr_cli.data.endpoints import endpoint_mark
 from nuclr_cli.data.remote import RemoteFile
 
 
@@ -61,4 +62,6 @@ def last_list(cache: Path, where: str) -> FileList | None:
 
 
 def _place(cache: Path, where: str) -> Path:
-    return cache / "lists" / f"{hashlib.sha256(where.rstrip('/').encode()).hexdigest()[:24]}.json"
+    place, mark = where.rstrip("/"), endpoint_mark(where)
+    about = f"{place}\n{mark}" if mark else place
+    return cache / "lists" / f"{hashlib.sha256(about.encode()).hexdigest()[:24]}.json"

@@ -15,6 +15,7 @@ from nuclr_cli.registry import MOST_INSIDE, Registry
 
 MANIFEST_COLUMNS = ("path", "subject", "session")
 TABLES = (".csv", ".tsv")
+_HDF5 = (".h5", ".hdf5")
 _MAKES = "`nuclr preprocess SOURCE` makes population files, in nuclr-data."
 _MOST_TABLES = 50
 
@@ -64,7 +65,7 @@ def no_sessions(data: Path) -> InputError:
     quoted = shlex.quote(str(data))
     if not data.exists():
         fix = f"Make it with `nuclr preprocess SOURCE -o {quoted}`."
-        if data.suffix[1:].isalpha():  # the name of a file
+        if data.suffix[1:].isalpha() or data.suffix.lower() in _HDF5:  # the name of a file
             fix = f"Name a folder of population files, or one of them. {_MAKES}"
         return InputError(f"{data} does not exist.", fix)
     if not os.access(data, os.R_OK):
@@ -91,7 +92,8 @@ def _made_by(path: Path) -> str:
         return f"`nuclr preprocess {shlex.quote(str(path))}` makes population files of it, in nuclr-data."
     if not path.is_dir():
         return ""
-    manifest = next((file for file in sorted(path.iterdir())[:_MOST_TABLES] if is_manifest(file)), None)
+    tables = sorted(file for file in path.iterdir() if file.suffix.lower() in TABLES)
+    manifest = next((file for file in tables[:_MOST_TABLES] if is_manifest(file)), None)
     if manifest is not None:
         return (
             f"`{manifest_command(manifest)}` makes population files of the recordings in it, in nuclr-data."

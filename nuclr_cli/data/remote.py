@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from nuclr_cli.data.server_errors import is_away, is_gone, is_refusal, reason_of
 from nuclr_cli.errors import InputError, MissingPackageError, NuclrError
 
 # Two letters at least: one is a drive of Windows.
@@ -78,7 +79,11 @@ def _refuse_secrets(protocol: str, rest: str) -> None:
 
 
 class BrokenOff(InputError):
-    """A server did not answer, or not to the end: it may the next time."""
+    """A server did not give what it was asked for, or not to the end: it may the next time."""
+
+
+class Away(BrokenOff):
+    """A server did not answer, or only that it is out of order: nothing is known of what it holds."""
 
 
 class Refused(InputError):
@@ -252,12 +257,10 @@ class RemoteFolder:
         except NuclrError:
             raise
         except Exception as raised:  # each protocol has types of its own
-            error = _reason(raised)
-            status = getattr(error, "status", None)
-            if isinstance(error, FileNotFoundError) or status in _GONE:
+            error = reason_of(raised)
+            if is_gone(error):
                 raise InputError(f"{place} does not exist.", "Correct the place of the data.") from error
-            nameless = "Credential" in type(error).__name__  # of boto, google.auth and azure alike
-            if isinstance(error, PermissionError) or status in _NOT_ALLOWED or nameless:
+            if is_refusal(error):
                 raise Refused(
                     f"No permission to read {place}: {str(error).rstrip('.')}.",
                     "Ask its owner, or log in (for S3: AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret; for "
@@ -268,7 +271,7 @@ class RemoteFolder:
             if isinstance(error, OSError) and error.errno in _OWN_DISK:
                 raise
             reason = (str(error) or type(error).__name__).rstrip(".")
-            raise BrokenOff(
+            raise (Away if is_away(error) else BrokenOff)(
                 f"Could not {what} {place}: {reason}.",
                 "Check the address and the connection, then run the command again: what has arrived is kept.",
             ) from error
@@ -304,17 +307,6 @@ def _web_options(protocol: str) -> dict[str, Any]:
     configured = conf.get(protocol, {}).get("client_kwargs") or {}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
     return {"client_kwargs": {"timeout": timeout, **configured}}
-
-
-_GONE = (404, 410)
-_NOT_ALLOWED = (401, 403)
-
-
-def _reason(error: BaseException) -> BaseException:
-    """fsspec's web file system says of every refusal that there is no such file."""
-    cause = error.__cause__
-    from_web = cause is not None and type(cause).__module__.partition(".")[0] == "aiohttp"
-    return cause if cause is not None and from_web and isinstance(error, FileNotFoundError) else error
 
 
 def _written(value: Any) -> str:

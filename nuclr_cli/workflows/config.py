@@ -17,6 +17,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from nuclr_cli.errors import InputError
 
 C = TypeVar("C")
+_ALSO_CALLED = {"lr": "learning_rate", "wd": "weight_decay", "batch_size": "batch_windows"}
+_LEAST_LETTERS = 3  # of a part of a name; fewer are in too many
 
 
 def known_keys(kind: type) -> tuple[str, ...]:
@@ -51,16 +53,30 @@ def replace_keys(config: C, changes: Mapping[str, Any]) -> C:
 
 
 def _instead_of(key: str, keys: Sequence[str]) -> str:
-    """The settings whose names, without the section, are like that of `key`; all where none is."""
-    section, _, name = key.rpartition(".")
-    names = {known.rpartition(".")[2]: None for known in keys}
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    meant = [known for one in close for known in keys if known.rpartition(".")[2] == one]
-    meant.sort(key=lambda known: known.rpartition(".")[0] != section)  # a section is rarely the mistake
+    """The settings whose names, without the section, hold that of `key` or are like it; all where none is."""
+    section, _, written = key.rpartition(".")
+    name = _ALSO_CALLED.get(written.lower(), written)
+    close = difflib.get_close_matches(name, {_name(known): None for known in keys}, n=3, cutoff=0.6)
+    held = [known for known in keys if len(name) >= _LEAST_LETTERS and name in _name(known)]
+    # Each begins with those whose section is the same, which is rarely the mistake.
+    held.sort(
+        key=lambda known: (
+            known.rpartition(".")[0] != section,
+            _name(known) != name,
+            f"_{name}" not in f"_{_name(known)}",  # at the beginning of a word
+        )
+    )
+    alike = [known for one in close for known in keys if _name(known) == one]
+    alike.sort(key=lambda known: known.rpartition(".")[0] != section)
+    meant = list(dict.fromkeys(held + alike))
     if not meant:
         return f"Settings: {', '.join(keys)}"
     listed = " or ".join(map(repr, meant[:3]))
     return f"Did you mean {listed}? All settings: docs/settings.md, or config.json of any run"
+
+
+def _name(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def _replaced(config: C, changes: Mapping[str, Any], prefix: str) -> C:

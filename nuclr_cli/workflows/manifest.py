@@ -104,7 +104,12 @@ def mistaken_columns(rows: Sequence[ManifestRow], broadcast: Sequence[str] = ())
             unused.append(option)
     present = {name: None for row in rows for name in row.attributes if name not in broadcast}
     close = {name: _MISTAKEN_FOR.get(name) or close_name(name, unused, _CLOSE) for name in present}
-    return {name: option for name, option in close.items() if option is not None}
+    return {name: option for name, option in close.items() if option in unused and _is_meant(name, option)}
+
+
+def _is_meant(name: str, option: str) -> bool:
+    """Whether a name that is like an option is no word of its own, as header, leader and breeder are."""
+    return option != "reader" or set(name.strip().lower()) <= set("readers")
 
 
 def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
