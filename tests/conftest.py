@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,10 @@ from hypothesis import settings
 settings.register_profile("same", derandomize=True)
 settings.register_profile("search", derandomize=False, max_examples=500, print_blob=True)
 settings.load_profile("same")
+
+if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+    # Under nohup all that tests start would ignore what some of them send.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 SHARED = Path(__file__).parents[2] / "shared"
 
