@@ -639,9 +639,18 @@ def test_an_error_does_not_wait_for_the_other_files(server: Server, folder: Path
     assert leftovers(cache) == whole_files(cache) == []
 
 
-def test_ctrl_c_does_not_wait_for_whole_files(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("silent", [False, True])
+def test_ctrl_c_does_not_wait_for_whole_files(server: Server, tmp_path: Path, silent: bool) -> None:
     cache = Cache(tmp_path / "cache", 10**9)
     server.pause_s = 0.3
+    over = threading.Event()
+
+    def say_nothing(path: str) -> None:
+        if path.endswith(".h5"):
+            over.wait(60)
+
+    if silent:  # it has not even begun to answer
+        server.before = say_nothing
     process = use(Path(server.url), cache)
     deadline = time.monotonic() + 60
     while len(leftovers(cache)) < 6:
@@ -651,6 +660,7 @@ def test_ctrl_c_does_not_wait_for_whole_files(server: Server, tmp_path: Path) ->
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     process.communicate(timeout=60)
+    over.set()
     assert time.monotonic() - began < 10
     assert process.returncode != 0
     assert leftovers(cache) == whole_files(cache) == []

@@ -51,14 +51,16 @@ class Moody(MemoryFileSystem):
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     fsspec.register_implementation("moody", Moody, clobber=True)
+    # Of its own: that of the class is the one of every memory file system in this process.
+    monkeypatch.setattr(Moody, "store", {})
+    monkeypatch.setattr(Moody, "pseudo_dirs", [""])
     population = tiny_population(0, 14, minutes=1.0, subject="m0", session="day")
     write_population(population, tmp_path / "m0.h5", source=SourceRecord("made", "test", ""))
     Moody().pipe_file("/lab/m0.h5", (tmp_path / "m0.h5").read_bytes())
     yield Path("moody://one/lab")
     Moody.raised = None
-    Moody().rm("/lab", recursive=True)
 
 
 class HttpError(Exception):

@@ -6,11 +6,12 @@ made from a URL (``s3:/bucket/folder``) stands for that URL, so that places of d
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,7 @@ _TAGS = (
     *("last_write_time", "updated", "created"),
 )
 _AT_ONCE = 16
+_LOOK_S = 0.2  # between two looks whether a file is still wanted
 _WITH_AT_SIGN = frozenset({"github", "git", "gitlab", "file", "local"})
 """Protocols in whose URLs OWNER:NAME@BRANCH, or anything, may stand before an ``@``."""
 _PASSWORD = re.compile(r"[^/@]*:(?!\d*(?:/|$))[^@]*@")  # NAME:PASSWORD@, but not HOST:PORT/folder@2
@@ -175,6 +177,7 @@ class RemoteFolder:
             raise InputError(f"{file.path} was changed while it was read.", "Run the command again.")
 
     def _copy(self, path: str, target: Path, stop: threading.Event) -> None:
+        from fsspec.asyn import AsyncFileSystem
         from fsspec.callbacks import Callback
         from fsspec.implementations.ftp import FTPFileSystem
         from fsspec.implementations.local import LocalFileSystem
@@ -187,6 +190,14 @@ class RemoteFolder:
         if isinstance(self._system, LocalFileSystem | FTPFileSystem):  # which call nobody back
             with _Watched(io.FileIO(target, "wb"), look) as written:
                 self._system.get_file(path, written)
+        elif isinstance(self._system, AsyncFileSystem):  # calls back while something comes, not before
+            wanted = self._system._get_file(path, str(target))
+            running = asyncio.run_coroutine_threadsafe(wanted, self._system.loop)
+            while not wait([running], _LOOK_S).done:
+                if stop.is_set():
+                    running.cancel()
+                look()
+            running.result()
         else:
             self._system.get_file(path, str(target), callback=Callback(hooks={"stop": look}))
 
